@@ -1,0 +1,37 @@
+# Two commands on a fresh machine: `make gate` and `make test`. Both set up .venv if need be.
+PYTHON ?= python3
+PY := .venv/bin/python
+export PIP_CONSTRAINT := constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: setup gate test lint test-wheel docs clean
+
+gate: setup
+	@$(PY) -m ris_diag gate
+
+test: setup lint
+	$(PY) -m pytest -n 2
+
+setup: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
+	@echo "setting up .venv (once, about a minute)"
+	@$(PYTHON) -m venv .venv
+	@$(PY) -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+lint: setup
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+
+# The whole suite against the built wheel, from another folder.
+test-wheel: setup
+	$(PY) tests/wheel.py
+
+docs: setup
+	$(PY) -m ris_diag.pages
+
+clean:
+	rm -rf .venv dist .mypy_cache .pytest_cache .ruff_cache .benchmarks

@@ -1,0 +1,204 @@
+"""The description of a training under test. Every optional part unlocks checks."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from torch import Tensor, nn
+
+from ris_diag.errors import CaseError
+
+Batch = Any  # any structure of tensors: a tensor, tuple, named tuple, list, dict, nested
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a training stands: epoch (from 1) of epochs."""
+
+    epoch: int
+    epochs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Losses:
+    """A training loss, still attached to its graph.
+
+    Attributes:
+        total: real scalar, what `backward()` is called on.
+        terms: name to real scalar, unweighted; total must be computed from these very tensors.
+        prediction: the network's output, R_pred complex [B, N, N].
+        blended: what the main term was computed from, R_blend complex [B, N, N].
+    """
+
+    total: Tensor
+    terms: Mapping[str, Tensor] = field(default_factory=dict)
+    prediction: Tensor | None = None
+    blended: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """What the loop reports of an epoch: mean training loss, validation loss where it has one."""
+
+    train: float
+    validation: float | None = None
+
+
+def _ignore(epoch: int, losses: Losses) -> None:
+    """Default of `Plan.on_step`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a loop is asked to do.
+
+    Attributes:
+        epochs: how often to go through `train`, one optimiser step a batch.
+        train, validation: batches on the device, to be iterated anew in every epoch.
+        on_step: to be called with (epoch, losses) in front of every backward pass.
+        beta: a constant blend weight in place of the schedule; None leaves the schedule alone.
+    """
+
+    epochs: int
+    train: Iterable[Batch]
+    validation: Iterable[Batch] = ()
+    on_step: Callable[[int, Losses], None] = _ignore
+    beta: float | None = None
+
+
+Fit = Callable[[nn.Module, Plan], Sequence[Epoch]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Declared:
+    """What the author says is in effect.
+
+    Attributes:
+        weights: name of a loss term to its weight, the main term first.
+        beta_start, beta_final, warmup_share, beta_jitter: of the blend schedule.
+    """
+
+    weights: Mapping[str, float]
+    beta_start: float = 0.0
+    beta_final: float = 0.30
+    warmup_share: float = 0.2
+    beta_jitter: float = 0.0
+
+    def beta(self, epoch: int, epochs: int) -> float:
+        """Declared blend weight: linear over W = max(2, int(warmup_share epochs)) epochs."""
+        warmup = max(2, int(self.warmup_share * epochs))
+        progress = min(1.0, (epoch - 1) / (warmup - 1))
+        return self.beta_start + (self.beta_final - self.beta_start) * progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Covariance:
+    """The parts of a training that estimates covariances and blends them with the sample covariance.
+
+    All covariances are complex [B, N, N].
+
+    Attributes:
+        predict: (model, batch) -> R_pred.
+        sample: batch -> R_samp.
+        truth: batch -> R_true.
+        blend: (R_pred, R_samp, beta) -> R_blend; the function that training uses.
+        infer: (model, batch, beta) -> the estimate that inference hands out.
+        beta: (epoch, epochs) -> the blend weight without jitter.
+        distance: (estimate, truth) -> real [B]; the metric.
+        criterion: weights by term -> the loss module; must refuse inadmissible weights.
+        loss: (criterion, R_pred, R_samp, R_true, beta) -> Losses.
+        baselines: name of a classical estimator to batch -> its estimate.
+    """
+
+    predict: Callable[[nn.Module, Batch], Tensor]
+    sample: Callable[[Batch], Tensor]
+    truth: Callable[[Batch], Tensor]
+    blend: Callable[[Tensor, Tensor, float], Tensor]
+    infer: Callable[[nn.Module, Batch, float], Tensor]
+    beta: Callable[[int, int], float]
+    distance: Callable[[Tensor, Tensor], Tensor]
+    criterion: Callable[[Mapping[str, float]], nn.Module]
+    loss: Callable[[nn.Module, Tensor, Tensor, Tensor, float], Losses]
+    baselines: Mapping[str, Callable[[Batch], Tensor]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Override:
+    """A threshold of one's own, with the reason."""
+
+    value: float
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A training under test.
+
+    Attributes:
+        name: shown in reports; part of every seed.
+        model: () -> a fresh model on the CPU, initialised from torch's global random state.
+        batch: (split, seed, size) -> `size` fixed samples; split is "train", "validation", "test".
+        loss: (model, batch, progress) -> the training loss exactly as the loop computes it.
+        fit: (model, plan) -> epochs; the author's own loop, in place.
+        paths: name to a loop, for every path that builds the loss (with and without a
+            curriculum); `fit` is one of them.
+        loader: (split, seed) -> the batches of a full training, as the author serves them.
+        covariance: the covariance parts.
+        declared: weights and schedule as the author declares them.
+        expected_failures: check ID to the reason why it is known to fail. Strict: a pass fails.
+        thresholds: "ID.name" to an `Override`.
+    """
+
+    name: str
+    model: Callable[[], nn.Module]
+    batch: Callable[[str, int, int], Batch]
+    loss: Callable[[nn.Module, Batch, Progress], Losses | Tensor]
+    fit: Fit | None = None
+    paths: Mapping[str, Fit] = field(default_factory=dict)
+    loader: Callable[[str, int], Iterable[Batch]] | None = None
+    covariance: Covariance | None = None
+    declared: Declared | None = None
+    expected_failures: Mapping[str, str] = field(default_factory=dict)
+    thresholds: Mapping[str, Override] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name} must be callable, not {getattr(self, name)!r}"
+            for name in ("model", "batch", "loss", "fit", "loader")
+            if getattr(self, name) is not None and not callable(getattr(self, name))
+        ]
+        if not isinstance(self.name, str) or not self.name:
+            problems.append(f"name must be a text that isn't empty, not {self.name!r}")
+        for key, reason in self.expected_failures.items():
+            if not isinstance(reason, str) or not reason.strip():
+                problems.append(f"expected_failures[{key!r}] needs a reason, not {reason!r}")
+        for key, override in self.thresholds.items():
+            if not isinstance(override, Override) or not override.reason.strip():
+                problems.append(f"thresholds[{key!r}] needs an Override with a reason")
+        if problems:
+            raise CaseError(f"case {self.name!r}: " + "; ".join(problems))
+
+    def offers(self, part: str) -> bool:
+        """Whether a part is there: "fit", "covariance", "covariance.baselines", ..."""
+        value: Any = self
+        for name in part.split("."):
+            if name not in {item.name for item in fields(value)}:
+                raise AttributeError(f"{type(value).__name__} has no part {name!r}")
+            value = getattr(value, name)
+            if value is None or value == {}:
+                return False
+        return True
+
+
+__all__ = [
+    "Batch",
+    "Case",
+    "Covariance",
+    "Declared",
+    "Epoch",
+    "Fit",
+    "Losses",
+    "Override",
+    "Plan",
+    "Progress",
+]

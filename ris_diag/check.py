@@ -1,0 +1,157 @@
+"""The declaration of a check, and the registry that every face reads."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ris_diag.errors import UnknownCheck
+from ris_diag.families import FAMILIES
+
+if TYPE_CHECKING:
+    from ris_diag.context import Context
+
+CheckFunction = Callable[["Context"], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threshold:
+    """A limit: its unit and why it stands where it stands."""
+
+    name: str
+    value: float
+    unit: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One check, declared once.
+
+    Attributes:
+        id: letter of the family and three digits; never reused.
+        slug: the readable name.
+        title: one line.
+        what: what it does. why: what goes wrong unseen without it.
+        sources: rows of the documented checks (S1 to S13) or other references.
+        needs: parts of the case without which it doesn't apply.
+        thresholds: its limits.
+        requires: IDs of checks whose results it builds on.
+    """
+
+    id: str
+    slug: str
+    title: str
+    what: str
+    why: str
+    sources: tuple[str, ...]
+    function: CheckFunction
+    needs: tuple[str, ...] = ()
+    thresholds: tuple[Threshold, ...] = ()
+    requires: tuple[str, ...] = ()
+
+    @property
+    def family(self) -> str:
+        """Name of the family."""
+        return next(f.name for f in FAMILIES if f.letter == self.id[0])
+
+
+_REGISTRY: dict[str, Check] = {}
+
+
+def check(
+    id: str,
+    slug: str,
+    *,
+    title: str,
+    what: str,
+    why: str,
+    sources: tuple[str, ...],
+    needs: tuple[str, ...] = (),
+    thresholds: tuple[Threshold, ...] = (),
+    requires: tuple[str, ...] = (),
+) -> Callable[[CheckFunction], CheckFunction]:
+    """Register the decorated function `(Context) -> None` as a check.
+
+    Raises:
+        ValueError: ID or slug is taken, or the ID belongs to no family.
+    """
+
+    def register(function: CheckFunction) -> CheckFunction:
+        entry = Check(
+            id=id,
+            slug=slug,
+            title=title,
+            what=what,
+            why=why,
+            sources=sources,
+            function=function,
+            needs=needs,
+            thresholds=thresholds,
+            requires=requires,
+        )
+        letters = {family.letter for family in FAMILIES}
+        if len(id) != 4 or id[0] not in letters or not id[1:].isdigit():
+            raise ValueError(f"{id!r}: expected one letter of {sorted(letters)} and three digits")
+        if id in _REGISTRY or slug in {other.slug for other in _REGISTRY.values()}:
+            raise ValueError(f"{id} {slug}: ID or slug is taken")
+        _REGISTRY[id] = entry
+        return function
+
+    return register
+
+
+def all_checks() -> list[Check]:
+    """Every check, by family and number."""
+    import ris_diag.checks  # noqa: F401  # registers on import
+
+    order = [family.letter for family in FAMILIES]
+    return sorted(_REGISTRY.values(), key=lambda c: (order.index(c.id[0]), c.id))
+
+
+def get_check(name: str) -> Check:
+    """The check of an ID or slug.
+
+    Raises:
+        UnknownCheck: there is none.
+    """
+    for entry in all_checks():
+        if name in (entry.id, entry.slug):
+            return entry
+    raise _unknown(name)
+
+
+def select_checks(
+    select: str | Iterable[str] | None = None, ignore: str | Iterable[str] | None = None
+) -> list[Check]:
+    """Checks whose ID begins with, or whose family or slug is, one of `select` and none of `ignore`.
+
+    Raises:
+        UnknownCheck: an entry of either matches no check.
+    """
+    wanted = _matching(select) if select is not None else {c.id for c in all_checks()}
+    unwanted = _matching(ignore) if ignore is not None else set()
+    return [c for c in all_checks() if c.id in wanted - unwanted]
+
+
+def _matching(names: str | Iterable[str]) -> set[str]:
+    found: set[str] = set()
+    for name in split_names(names):
+        matches = {c.id for c in all_checks() if c.id.startswith(name) or name in (c.family, c.slug)}
+        if not matches:
+            raise _unknown(name)
+        found |= matches
+    return found
+
+
+def split_names(names: str | Iterable[str]) -> Sequence[str]:
+    """The entries of "G001,L" or of an iterable of such."""
+    parts = [names] if isinstance(names, str) else names
+    return [name.strip() for part in parts for name in part.split(",") if name.strip()]
+
+
+def _unknown(name: str) -> UnknownCheck:
+    ids = ", ".join(c.id for c in all_checks())
+    return UnknownCheck(
+        f"unknown check {name!r}: expected an ID, a prefix of IDs, a slug or a family "
+        f"({', '.join(f.name for f in FAMILIES)}); IDs are {ids}"
+    )

@@ -1,0 +1,330 @@
+"""Guards in the author's code, and the values they stand for: S2 and S4."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ris_diag.case import Progress
+from ris_diag.check import Threshold, check
+from ris_diag.context import Context, where
+from ris_diag.measure import LITMUS_EPOCHS, effective_weights, nudged_model
+
+BATCH = 4
+WEIGHT_LIMIT = 100.0
+BAD_WEIGHTS = (0.0, -1.0, math.nan, math.inf, 100.0, 1e6)
+SCALES = (1e-12, 1e-8, 1e-6, 1e-3, 1e3, 1e6, 1e12)
+
+
+def refusal(call: Callable[[], object]) -> str | None:
+    """Why a call that must be refused was not, or None if it was refused properly."""
+    try:
+        call()
+    except AssertionError:
+        return "refused by an assert, which python -O removes"
+    except (ValueError, TypeError, RuntimeError):
+        return None
+    return "accepted"
+
+
+@check(
+    "G001",
+    "weights-in-range",
+    title="Each loss weight in effect lies between 0 and 100",
+    what="Builds the training loss once and measures the weight of every term in the graph, as "
+    "d total / d term.",
+    why="A weight of 0, a NaN or a factor of a million trains something else in silence.",
+    sources=("S4", "S10"),
+    thresholds=(
+        Threshold(
+            name="max_weight",
+            value=WEIGHT_LIMIT,
+            unit="weight",
+            why="the note's hard guard is 0 < lam_cov < 100",
+        ),
+    ),
+    needs=("declared",),
+)
+def weights_in_range(context: Context) -> None:
+    subject, limit = context.subject, context.limit("max_weight")
+    model = nudged_model(subject).train()
+    losses = subject.loss(
+        model, subject.batch("train", BATCH), Progress(epoch=1, epochs=LITMUS_EPOCHS)
+    )
+    weights = effective_weights(losses)
+    context.measure(weights=weights)
+    off = [
+        f"{name}: {'no gradient leads to it' if value is None else f'{value:g}'}"
+        for name in subject.declared.weights
+        for value in [weights.get(name)]
+        if value is None or not 0 < value < limit
+    ]
+    if off:
+        context.problem(
+            f"weight in effect outside 0 < weight < {limit:g}: {'; '.join(off)}",
+            place=where(subject.case.loss),
+            next_step="look whether the declared weights "
+            f"({', '.join(f'{n}={w:g}' for n, w in subject.declared.weights.items())}) arrive in "
+            "the loss",
+        )
+
+
+@check(
+    "G002",
+    "bad-weights-refused",
+    title="Inadmissible loss weights are refused",
+    what="Builds the criterion with a main weight of 0, -1, NaN, infinity, 100 and 1e6, and with "
+    "the declared one.",
+    why="A typing error in a configuration file should cost a second, not a search. An assert is "
+    "no guard: python -O removes it.",
+    sources=("S4",),
+    needs=("covariance", "declared"),
+    thresholds=(
+        Threshold(name="max_accepted", value=0, unit="values", why="each of them is an error"),
+    ),
+)
+def bad_weights_refused(context: Context) -> None:
+    subject = context.subject
+    declared, criterion = subject.declared.weights, subject.covariance.criterion
+    main = next(iter(declared))
+    criterion(declared)
+    wrong: dict[str, str] = {}
+    for value in BAD_WEIGHTS:
+        reason = refusal(lambda value=value: criterion({**declared, main: value}))  # type: ignore[misc]  # binds the loop's value
+        if reason is not None:
+            wrong[f"{main}={value:g}"] = reason
+    context.measure(tried=len(BAD_WEIGHTS), wrong=wrong)
+    if len(wrong) > context.limit("max_accepted"):
+        context.problem(
+            f"{len(wrong)} of {len(BAD_WEIGHTS)} inadmissible weights are not refused: "
+            f"{'; '.join(f'{k} {v}' for k, v in wrong.items())} (limit 0)",
+            place=where(criterion),
+            next_step=f"raise ValueError unless 0 < weight < {WEIGHT_LIMIT:g}",
+        )
+
+
+@check(
+    "G003",
+    "blend-refuses-bad-input",
+    title="The blend refuses shapes, dtypes and weights that don't fit",
+    what="Calls the blend with matrices of different size and batch, real matrices (of batch 2 and "
+    "of size 2, which could be read as re/im pairs), half precision, and beta outside [0, 1].",
+    why="Broadcasting and silent casts make a number out of nonsense, and the loss falls on it.",
+    sources=("S4",),
+    needs=("covariance",),
+    thresholds=(
+        Threshold(name="max_accepted", value=0, unit="inputs", why="each of them is an error"),
+    ),
+)
+def blend_refuses_bad_input(context: Context) -> None:
+    subject = context.subject
+    blend = subject.covariance.blend
+    good = torch.eye(4, dtype=torch.complex64, device=subject.device).repeat(2, 1, 1)
+    small = good[:, :2, :2]
+    bad: dict[str, tuple[Tensor, Tensor, float]] = {
+        "R_pred [2,4,4] with R_samp [2,3,3]": (good, good[:, :3, :3], 0.3),
+        "R_pred [2,4,4] with R_samp [1,4,4]": (good, good[:1], 0.3),
+        "R_samp without batch, [4,4]": (good, good[0], 0.3),
+        "real R_samp [2,4,4] (B = 2)": (good, good.real, 0.3),
+        "real R_samp [2,2,2] (N = 2)": (small, small.real, 0.3),
+        "both real, float32": (good.real, good.real, 0.3),
+        "both half precision, float16": (good.real.half(), good.real.half(), 0.3),
+        "beta=-0.1": (good, good, -0.1),
+        "beta=1.1": (good, good, 1.1),
+        "beta=nan": (good, good, math.nan),
+    }
+    blend(good, good, 0.3)
+    wrong: dict[str, str] = {}
+    for name, arguments in bad.items():
+        reason = refusal(lambda arguments=arguments: blend(*arguments))  # type: ignore[misc]  # binds the loop's value
+        if reason is not None:
+            wrong[name] = reason
+    context.measure(tried=len(bad), wrong=wrong)
+    if len(wrong) > context.limit("max_accepted"):
+        context.problem(
+            f"{len(wrong)} of {len(bad)} bad inputs are not refused: "
+            f"{'; '.join(f'{k}: {v}' for k, v in wrong.items())} (limit 0)",
+            place=where(blend),
+            next_step="compare shapes and dtypes in the blend and raise ValueError or TypeError",
+        )
+
+
+@check(
+    "G004",
+    "missing-gradient-refused",
+    title="A prediction without gradient is refused while training, and only then",
+    what="Gives the criterion a detached R_pred in training mode, in eval mode and under no_grad; "
+    "looks whether R_pred and R_blend of the real training loss require a gradient.",
+    why="A detached blend trains nothing and reports a loss that beta's walk lowers. A guard that "
+    "also fires in validation gets switched off.",
+    sources=("S4",),
+    needs=("covariance", "declared"),
+    thresholds=(
+        Threshold(name="max_wrong", value=0, unit="situations", why="each has one right answer"),
+    ),
+)
+def missing_gradient_refused(context: Context) -> None:
+    subject = context.subject
+    covariance = subject.covariance
+    batch = subject.batch("train", BATCH)
+    truth, sample = covariance.truth(batch), covariance.sample(batch)
+    criterion = covariance.criterion(subject.declared.weights)
+
+    def loss_of_detached() -> object:
+        return covariance.loss(criterion, sample.clone(), sample, truth, 0.1)
+
+    wrong: dict[str, str] = {}
+    criterion.train()
+    reason = refusal(loss_of_detached)
+    if reason is not None:
+        wrong["detached R_pred while training"] = reason
+    with torch.no_grad():
+        _must_pass("training mode under no_grad", loss_of_detached, wrong)
+    criterion.eval()
+    _must_pass("eval mode", loss_of_detached, wrong)
+    if wrong:
+        context.problem(
+            f"{len(wrong)} of 3 situations get the wrong answer: "
+            f"{'; '.join(f'{k}: {v}' for k, v in wrong.items())}",
+            place=where(covariance.criterion),
+            next_step="raise if self.training and torch.is_grad_enabled() and not "
+            "R.requires_grad",
+        )
+    model = nudged_model(subject).train()
+    losses = subject.loss(model, batch, Progress(epoch=1, epochs=LITMUS_EPOCHS))
+    shown = {"R_pred": losses.prediction, "R_blend": losses.blended, "total": losses.total}
+    cut = [name for name, R in shown.items() if R is None or not R.requires_grad]
+    context.measure(wrong=wrong, without_gradient=cut)
+    if cut:
+        context.problem(
+            f"while training {', '.join(cut)} require(s) no gradient",
+            place=where(subject.case.loss),
+            next_step="look for detach(), .data, .numpy() or no_grad() between network and loss",
+        )
+
+
+def _must_pass(situation: str, call: Callable[[], object], wrong: dict[str, str]) -> None:
+    try:
+        call()
+    except (ValueError, TypeError, RuntimeError, AssertionError) as error:
+        wrong[situation] = f"refused ({error})"
+
+
+@check(
+    "G005",
+    "distance-is-scale-invariant",
+    title="The NMSE is finite, scale-invariant and has the documented value",
+    what="Compares the distance with the documented formula computed in float64, at equality, at "
+    "the zero estimate, for a diagonal truth, and under a common scale from 1e-12 to 1e12.",
+    why="An absolute constant in a denominator makes the loss of weak scenes vanish: the note's "
+    "own 1e-12 is wrong by 2 % at a scale of 1e-6.",
+    sources=("S2",),
+    needs=("covariance",),
+    thresholds=(
+        Threshold(
+            name="max_relative_difference",
+            value=1e-4,
+            unit="relative",
+            why="float32 sums over N^2 entries round at 1e-6; an epsilon of 1e-12 shows at 1e-2",
+        ),
+    ),
+)
+def distance_is_scale_invariant(context: Context) -> None:
+    subject, limit = context.subject, context.limit("max_relative_difference")
+    distance, batch = subject.covariance.distance, subject.batch("train", BATCH)
+    truth, estimate = subject.covariance.truth(batch), subject.covariance.sample(batch)
+    identity = torch.eye(truth.shape[-1], dtype=truth.dtype, device=truth.device)
+    diagonal = truth * identity
+    values = {
+        "the formula": (distance(estimate, truth), documented_nmse(estimate, truth)),
+        "0 at equality": (distance(truth, truth), torch.zeros(BATCH)),
+        "1 at the zero estimate": (distance(torch.zeros_like(truth), truth), torch.ones(BATCH)),
+    }
+    for scale in SCALES:
+        values[f"the same at scale {scale:g}"] = (
+            distance(estimate * scale, truth * scale),
+            values["the formula"][1],
+        )
+    off: dict[str, float] = {}
+    for name, (got, want) in values.items():
+        got, want = got.detach().cpu().double(), want.cpu().double()
+        difference = float((got - want).abs().max()) if got.shape == want.shape else math.inf
+        if not difference <= limit * max(1.0, float(want.abs().max())):
+            off[name] = difference
+    if not bool(torch.isfinite(distance(estimate, diagonal)).all()):
+        off["finite for a diagonal truth"] = math.nan
+    context.measure(cases=len(values) + 1, off=off)
+    if off:
+        context.problem(
+            f"{len(off)} of {len(values) + 1} values are wrong: "
+            f"{'; '.join(f'{k} (off by {v:.3g})' for k, v in off.items())} (limit {limit:g})",
+            place=where(subject.covariance.distance),
+            next_step="divide by the truth's energy of the same part, without an added constant; "
+            "return one value a sample",
+        )
+
+
+def documented_nmse(estimate: Tensor, truth: Tensor) -> Tensor:
+    """`(0.2 E_d/T_d + 0.8 E_o/T_o)`, float64 [B], written for clarity and not for speed."""
+    error = (estimate - truth).to(torch.complex128).abs().square()
+    energy = truth.to(torch.complex128).abs().square()
+    diagonal = torch.eye(truth.shape[-1], dtype=torch.bool, device=truth.device)
+
+    def share(mask: Tensor) -> Tensor:
+        return (error * mask).sum((1, 2)) / (energy * mask).sum((1, 2))
+
+    return 0.2 * share(diagonal) + 0.8 * share(~diagonal)
+
+
+@check(
+    "G006",
+    "scenes-are-covariances",
+    title="The scenes that are served hold finite Hermitian covariances",
+    what="Looks at 64 training samples: no NaN or Inf in truth and sample covariance, truth "
+    "Hermitian, positive semidefinite and not zero.",
+    why="One NaN scene in a thousand ends a search at a random trial; a truth that isn't "
+    "Hermitian can't be reached by a network whose output is.",
+    sources=("S4", "B4"),
+    needs=("covariance",),
+    thresholds=(
+        Threshold(
+            name="max_asymmetry",
+            value=1e-4,
+            unit="||R - R^H|| / ||R||",
+            why="complex64 storage rounds at 1e-7; a transposed or half-filled matrix shows at 1",
+        ),
+    ),
+)
+def scenes_are_covariances(context: Context) -> None:
+    subject, limit, size = context.subject, context.limit("max_asymmetry"), 64
+    batch = subject.batch("train", size)
+    truth, sample = subject.covariance.truth(batch), subject.covariance.sample(batch)
+    place = where(subject.case.batch)
+
+    def report(name: str, offending: Tensor) -> None:
+        index = offending.nonzero().flatten().tolist()
+        if index:
+            context.problem(
+                f"{name} in {len(index)} of {len(offending)} samples (index "
+                f"{', '.join(map(str, index[:5]))}), limit 0",
+                place=place,
+                next_step="look at these samples where they are made or loaded",
+            )
+
+    norm = truth.flatten(1).norm(dim=1)
+    asymmetry = (truth - truth.mH).flatten(1).norm(dim=1) / norm
+    finite = torch.isfinite(torch.view_as_real(truth)).flatten(1).all(1)
+    report("NaN or Inf in the truth", ~finite)
+    report(
+        "NaN or Inf in the sample covariance",
+        ~torch.isfinite(torch.view_as_real(sample)).flatten(1).all(1),
+    )
+    report("the truth is zero", norm == 0)
+    report(f"the truth is not Hermitian (asymmetry above {limit:g})", asymmetry > limit)
+    hermitian = finite & (asymmetry <= limit)
+    smallest = torch.linalg.eigvalsh(truth[hermitian].to(torch.complex128))[:, :1]
+    negative = torch.zeros_like(hermitian)
+    negative[hermitian] = (smallest < -limit * norm[hermitian, None].double()).flatten()
+    report("the truth has negative eigenvalues", negative)
+    context.measure(samples=size, max_asymmetry=float(asymmetry.nan_to_num(0).max()))

@@ -1,0 +1,167 @@
+"""Five steps on one frozen batch: S1 and S6."""
+
+import math
+
+from ris_diag.check import Threshold, check
+from ris_diag.context import Context, where
+from ris_diag.measure import LITMUS_EPOCHS, LITMUS_STEPS, litmus
+
+NOTE_EPOCHS = 30
+
+
+@check(
+    "L001",
+    "one-batch-learns",
+    title="Five steps of the real loop on one frozen batch lower the loss",
+    what="Freezes one batch, lets the author's own loop take five optimiser steps while beta walks "
+    "from its start to its final value, and compares the loss of the first and of the last "
+    "weights at the same, last beta; NMSE(R_pred) by itself must fall too.",
+    why="The walk of beta alone lowers the loss wherever R_samp is nearer to the truth than an "
+    "untrained R_pred: a loss that falls along the walk can belong to a frozen network.",
+    sources=("S6",),
+    needs=("fit",),
+    thresholds=(
+        Threshold(
+            name="min_drop",
+            value=0.05,
+            unit="share of the loss at equal beta",
+            why="the note's loose bound; it expects 0.20 to 0.30, and any fall below 0.05 is marginal",
+        ),
+        Threshold(
+            name="min_gradient_norm",
+            value=1e-8,
+            unit="mean norm over the parameters",
+            why="far below any gradient that moves a weight, far above rounding noise around zero",
+        ),
+    ),
+)
+def one_batch_learns(context: Context) -> None:
+    subject = context.subject
+    run = litmus(subject)
+    trace, steps = run.fitted.trace, run.fitted.steps
+    place = where(subject.fit)
+    means = [float(norms.mean()) for norms in trace.gradient_norms]
+    for number, loss in enumerate(trace.losses, start=1):
+        step = steps[number - 1] if number <= len(steps) else None
+        beta = "-" if step is None or step.beta is None else f"{abs(step.beta):.3f}"
+        context.say(
+            f"Step {number}/{LITMUS_STEPS}: beta={beta}, loss={loss:.6f}, "
+            f"avg_grad_norm={means[number - 1]:.4f}"
+        )
+    first, last = run.equal_beta
+    drop = (first - last) / first if first else 0.0
+    context.measure(
+        losses=trace.losses,
+        mean_gradient_norms=means,
+        loss_first_weights=first,
+        loss_last_weights=last,
+        drop=drop,
+    )
+    if run.prediction is not None:
+        context.measure(prediction_first=run.prediction[0], prediction_last=run.prediction[1])
+
+    minimum = context.limit("min_drop")
+    if trace.steps < LITMUS_STEPS:
+        context.problem(
+            f"the loop took {trace.steps} optimiser steps, {LITMUS_STEPS} were asked for",
+            place=place,
+            next_step="call optimizer.step() once a batch",
+        )
+    if not math.isfinite(first) or not math.isfinite(last):
+        context.problem(
+            f"the loss is not finite (first weights {first:g}, last weights {last:g})",
+            place=place,
+            next_step="look at the scale of the input, the learning rate and the loss's "
+            "denominators",
+        )
+    elif drop < minimum:
+        context.problem(
+            f"at equal beta the loss went from {first:.6f} to {last:.6f} in five steps: it fell by "
+            f"{drop:.1%}, limit {minimum:.0%}",
+            place=place,
+            next_step="look whether the learning rates "
+            f"{sorted({rate for rates in trace.learning_rates for rate in rates})} are above zero "
+            "and whether the optimiser holds this model's parameters",
+        )
+    if run.prediction is not None and not run.prediction[1] < run.prediction[0]:
+        context.problem(
+            f"NMSE(R_pred) did not fall: {run.prediction[0]:.6f} before, {run.prediction[1]:.6f} "
+            "after five steps",
+            place=place,
+            next_step="look whether the loss reaches R_pred, not the blend alone",
+        )
+    floor = context.limit("min_gradient_norm")
+    odd = [
+        f"step {number}: {value:g}"
+        for number, value in enumerate(means, start=1)
+        if not math.isfinite(value) or value < floor
+    ]
+    if odd or not means:
+        context.problem(
+            f"the mean gradient norm is not finite or trivial ({', '.join(odd) or 'no backward'}; "
+            f"limit {floor:g})",
+            place=place,
+            next_step="look for detach(), no_grad() or a weight of 0 between network and loss",
+        )
+    verdict = "PASS" if not context.problems else "FAIL"
+    if verdict == "PASS" and drop < 0.20:
+        verdict = "PASS (below the 20 % that the note expects)"
+    context.say(f"Litmus: loss at equal beta {first:.6f} -> {last:.6f} ({-drop:+.1%}): {verdict}")
+
+
+@check(
+    "L002",
+    "beta-walk",
+    title="beta follows its declared schedule",
+    what="Measures the blend weight in effect in each of the five litmus steps from R_blend, "
+    "R_pred and R_samp themselves, and compares it with the declared schedule; compares the "
+    "schedule that inference uses over a run of 30 epochs, too.",
+    why="A warm-up that is stuck, off by one step or never applied trains another objective than "
+    "the declared one, and nothing else shows it.",
+    sources=("S1",),
+    needs=("fit", "covariance", "declared"),
+    thresholds=(
+        Threshold(
+            name="max_deviation",
+            value=1e-3,
+            unit="beta",
+            why="rounding of complex64 in the measured beta is below 1e-4, one step of the walk "
+            "is 0.075",
+        ),
+    ),
+)
+def beta_walk(context: Context) -> None:
+    subject, limit = context.subject, context.limit("max_deviation")
+    declared = subject.declared
+    seen = [step.beta for step in litmus(subject).fitted.steps]
+    wanted = [declared.beta(epoch, LITMUS_EPOCHS) for epoch in range(1, LITMUS_STEPS + 1)]
+    context.measure(beta=seen, declared=wanted)
+    tolerance = limit + declared.beta_jitter
+    off = [
+        f"step {number}: {'not measurable' if got is None else f'{got:.3f}'}, declared {want:.3f}"
+        for number, (got, want) in enumerate(zip(seen, wanted, strict=False), start=1)
+        if got is None or abs(got - want) > tolerance
+    ]
+    if len(seen) < len(wanted):
+        off.append(f"{len(seen)} of {len(wanted)} steps were shown to Plan.on_step")
+    if off:
+        context.problem(
+            f"beta in effect leaves its schedule ({'; '.join(off)}; limit {tolerance:g})",
+            place=where(subject.fit),
+            next_step="pass the schedule's beta of this epoch (counted from 1) to the blend",
+        )
+    schedule = [subject.covariance.beta(e, NOTE_EPOCHS) for e in range(1, NOTE_EPOCHS + 1)]
+    context.measure(schedule=schedule)
+    off = [
+        f"epoch {epoch}: {got:.3f}, declared {declared.beta(epoch, NOTE_EPOCHS):.3f}"
+        for epoch, got in enumerate(schedule, start=1)
+        if abs(got - declared.beta(epoch, NOTE_EPOCHS)) > limit
+    ]
+    if off:
+        context.problem(
+            f"the schedule of inference differs in {len(off)} of {NOTE_EPOCHS} epochs "
+            f"({'; '.join(off[:3])}; limit {limit:g})",
+            place=where(subject.covariance.beta),
+            next_step="beta = start + (final - start) (epoch - 1) / (W - 1) for epoch <= W = "
+            "max(2, int(share * epochs)), without jitter",
+        )

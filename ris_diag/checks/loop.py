@@ -1,0 +1,225 @@
+"""The author's own loop over a few epochs: S9, S10 and S13."""
+
+import math
+import re
+
+from ris_diag.check import Threshold, check
+from ris_diag.context import Context, where
+from ris_diag.measure import FIT_EPOCHS, listed, short_fit
+
+MEAN_ROUNDING = Threshold(
+    name="max_relative_difference",
+    value=1e-3,
+    unit="relative",
+    why="float32 means of a few losses agree to 1e-6; weighting the last, smaller batch "
+    "differently stays below this only where all batches have one size, as here",
+)
+
+
+@check(
+    "L005",
+    "weights-on-every-path",
+    title="The declared loss weights are in effect on every path",
+    what="Runs every path of the loop (with and without a curriculum) for a few epochs and "
+    "measures, at every optimiser step, the weight in effect of each term as d total / d term.",
+    why="One path that forgets to pass a weight trains without the term, with a loss that falls.",
+    sources=("S10", "S4"),
+    needs=("paths", "declared"),
+    thresholds=(
+        Threshold(
+            name="max_relative_difference",
+            value=1e-4,
+            unit="relative",
+            why="the slope of a weighted sum is its weight, up to float32 rounding",
+        ),
+    ),
+)
+def weights_on_every_path(context: Context) -> None:
+    subject, limit = context.subject, context.limit("max_relative_difference")
+    declared = subject.declared.weights
+    seen_on: dict[str, dict[str, float | None]] = {}
+    for path, fit in subject.case.paths.items():
+        fitted = short_fit(subject, path)
+        if not fitted.steps:
+            context.problem(
+                f"path {path}: no step was shown",
+                place=where(fit),
+                next_step="call plan.on_step(epoch, losses) in front of every backward pass",
+            )
+            continue
+        foreign = sum(
+            not math.isclose(step.total, loss, rel_tol=1e-6)
+            for step, loss in zip(fitted.steps, fitted.trace.losses, strict=False)
+        )
+        if foreign or len(fitted.steps) != len(fitted.trace.losses):
+            context.problem(
+                f"path {path}: {len(fitted.steps)} losses shown, {len(fitted.trace.losses)} "
+                f"differentiated, {foreign} of them another value",
+                place=where(fit),
+                next_step="show plan.on_step the very loss on which backward() is called",
+            )
+        worst: dict[str, float | None] = {}
+        for name, weight in declared.items():
+            in_effect = [step.weights.get(name) for step in fitted.steps]
+            cut = any(value is None for value in in_effect)
+            values = [value for value in in_effect if value is not None]
+            worst[name] = None if cut else max(values, key=lambda v: abs(v - weight))
+        seen_on[path] = worst
+        off = [
+            f"{name} {'cut off' if value is None else f'{value:g}'}, declared {declared[name]:g}"
+            for name, value in worst.items()
+            if value is None or abs(value - declared[name]) > limit * declared[name]
+        ]
+        if off:
+            context.problem(
+                f"path {path}: weight in effect at step time: {'; '.join(off)} "
+                f"(limit {limit:g} relative)",
+                place=where(fit),
+                next_step="pass the declared weights to the loss on this path, too",
+            )
+    context.measure(weights=seen_on, declared=dict(declared))
+
+
+@check(
+    "L008",
+    "reported-loss-is-observed",
+    title="The reported training loss is the mean of the losses really seen",
+    what="Compares the loss that the loop reports for every epoch with the mean of the losses on "
+    "which backward() was called in it; it must be above zero and fall.",
+    why="A report of 0, of the last batch or of a stale variable looks like training.",
+    sources=("S13",),
+    needs=("fit",),
+    thresholds=(MEAN_ROUNDING,),
+)
+def reported_loss_is_observed(context: Context) -> None:
+    subject, limit = context.subject, context.limit("max_relative_difference")
+    fitted = short_fit(subject)
+    place = where(subject.fit)
+    reported = [epoch.train for epoch in fitted.epochs]
+    observed = _epoch_means(fitted.trace.losses, len(reported))
+    context.measure(reported=reported, observed=observed)
+    if len(reported) != FIT_EPOCHS:
+        context.problem(
+            f"{len(reported)} epochs reported, {FIT_EPOCHS} were asked for",
+            place=place,
+            next_step="return one ris_diag.Epoch for every epoch of the plan",
+        )
+    off = [
+        f"epoch {number}: reported {got:.6f}, observed mean {want:.6f}"
+        for number, (got, want) in enumerate(zip(reported, observed, strict=True), start=1)
+        if not abs(got - want) <= limit * abs(want)
+    ]
+    if off:
+        context.problem(
+            f"{len(off)} of {len(reported)} reported losses are not the mean of the losses seen "
+            f"({'; '.join(off[:2])}; limit {limit:g} relative)",
+            place=place,
+            next_step="average loss.detach() over all batches of the epoch",
+        )
+    low = [number for number, value in enumerate(reported, start=1) if not value > 0]
+    if low:
+        context.problem(
+            f"the reported loss of epoch(s) {listed([str(n) for n in low])} is not above 0",
+            place=place,
+            next_step="look whether the sum is filled before it is divided",
+        )
+    if reported and not reported[-1] < reported[0]:
+        context.problem(
+            f"the reported loss does not fall: {reported[0]:.6f} in epoch 1, "
+            f"{reported[-1]:.6f} in epoch {len(reported)}",
+            place=place,
+            next_step="run L001 first: it tells whether the weights learn at all",
+        )
+
+
+@check(
+    "L009",
+    "one-step-a-batch",
+    title="The loop takes one optimiser step a batch",
+    what="Counts optimiser steps and backward passes of the author's loop against the batches that "
+    "it was given.",
+    why="An optimiser step one indentation too far to the left makes one update an epoch: the "
+    "loss falls, a hundred times too slowly.",
+    sources=("S13", "B1"),
+    needs=("fit",),
+    thresholds=(
+        Threshold(
+            name="max_missing_share",
+            value=0,
+            unit="share of the planned steps",
+            why="the plan asks for one step a batch; nothing else is declared",
+        ),
+    ),
+)
+def one_step_a_batch(context: Context) -> None:
+    subject = context.subject
+    fitted = short_fit(subject)
+    steps, backward, planned = fitted.trace.steps, len(fitted.trace.backward), fitted.planned
+    context.measure(steps=steps, backward=backward, planned=planned)
+    if abs(planned - steps) > context.limit("max_missing_share") * planned:
+        context.problem(
+            f"{steps} optimiser steps for {planned} batches ({FIT_EPOCHS} epochs), "
+            f"{backward} backward passes",
+            place=where(subject.fit),
+            next_step="call zero_grad(), backward() and step() inside the loop over batches",
+        )
+
+
+@check(
+    "L010",
+    "debug-lines-logged",
+    title="The loop logs what a person needs to see once a run",
+    what="Runs a few epochs and looks in the log for the loss weights, the value of each term, "
+    "whether R_blend requires a gradient, ||R_hat - R_true||_F, beta on the first batch of "
+    "every epoch, gradient norms in the first epoch and the announcement of the warm-up.",
+    why="At two in the morning these lines are what tells a weight of 0 from a cut graph; printed "
+    "lines can't be switched off or sent to a file.",
+    sources=("S9",),
+    needs=("fit", "covariance", "declared"),
+    thresholds=(
+        Threshold(name="max_missing", value=0, unit="lines", why="each answers another question"),
+    ),
+)
+def debug_lines_logged(context: Context) -> None:
+    subject = context.subject
+    fitted = short_fit(subject)
+    declared = subject.declared
+    warmup = max(2, int(declared.warmup_share * FIT_EPOCHS))
+    announcement = (
+        f"[Beta Warmup] Annealing beta from {declared.beta_start:.2f} -> "
+        f"{declared.beta_final:.2f} over {warmup} epochs"
+    )
+    wanted = {
+        "the loss weights (lam_cov=...)": (r"lam_cov\s*[=:]\s*\S*\d", 1),
+        "the value of each loss term (loss terms: ...)": (r"(?i)loss terms?\b.*\d", 1),
+        "R_blend.requires_grad=...": (r"requires_grad\s*[=:]\s*(True|False)", 1),
+        "||R_hat - R_true||_F=...": (r"\|\|R_hat - R_true\|\|_F\s*[=:]\s*\d", 1),
+        f"beta=... in each of {FIT_EPOCHS} epochs": (r"\bbeta\s*[=:]\s*\d", FIT_EPOCHS),
+        "grad_norm=... in the first epoch": (r"grad_norm\s*[=:]\s*\d", 1),
+        announcement: (re.escape(announcement), 1),
+    }
+    missing = [
+        text
+        for text, (pattern, times) in wanted.items()
+        if sum(bool(re.search(pattern, line)) for line in fitted.log) < times
+    ]
+    context.measure(lines=len(fitted.log), missing=missing)
+    if len(missing) > context.limit("max_missing"):
+        hint = ""
+        if fitted.printed:
+            hint = f" ({len(fitted.printed.splitlines())} lines were printed instead of logged)"
+        context.problem(
+            f"{len(missing)} of {len(wanted)} lines are missing from the log: "
+            f"{'; '.join(missing)}{hint}",
+            place=where(subject.fit),
+            next_step="log them at INFO with logging.getLogger(__name__)",
+        )
+
+
+def _epoch_means(losses: list[float], epochs: int) -> list[float]:
+    """Means of equal shares of the losses; NaN where an epoch saw none."""
+    if not epochs or len(losses) < epochs:
+        return [math.nan] * epochs
+    share = len(losses) / epochs
+    parts = [losses[round(k * share) : round((k + 1) * share)] for k in range(epochs)]
+    return [math.fsum(part) / len(part) for part in parts]

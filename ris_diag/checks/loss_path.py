@@ -1,0 +1,251 @@
+"""How the loss is built from the prediction: S3, S5, S11 and S12."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ris_diag.case import Batch, Losses, Progress
+from ris_diag.check import Threshold, check
+from ris_diag.context import Context, Subject, where
+from ris_diag.measure import (
+    LITMUS_BATCH,
+    LITMUS_EPOCHS,
+    LITMUS_STEPS,
+    effective_weights,
+    gradient_norms,
+    listed,
+    nudged_model,
+)
+
+BETA_ONE = 1.0
+AUXILIARY_SHARE = 0.2
+ROUNDING = Threshold(
+    name="max_relative_difference",
+    value=1e-4,
+    unit="relative",
+    why="ten times the rounding of a float32 sum over 144 x 144 entries",
+)
+
+
+def _training_loss(subject: Subject) -> tuple[nn.Module, Batch, Losses]:
+    """A nudged model, a batch and the case's training loss at the end of the warm-up."""
+    model = nudged_model(subject).train()
+    batch = subject.batch("train", LITMUS_BATCH)
+    progress = Progress(epoch=LITMUS_STEPS, epochs=LITMUS_EPOCHS)
+    return model, batch, subject.loss(model, batch, progress)
+
+
+def _loss_at(subject: Subject, model: nn.Module, batch: Batch, beta: float) -> Losses:
+    """The criterion with the declared weights at a given beta, in training mode."""
+    covariance = subject.covariance
+    criterion = covariance.criterion(subject.declared.weights).train()
+    return covariance.loss(
+        criterion,
+        covariance.predict(model, batch),
+        covariance.sample(batch),
+        covariance.truth(batch),
+        beta,
+    )
+
+
+@check(
+    "L003",
+    "each-term-reaches-network",
+    title="Each loss term alone has a gradient in the covariance path",
+    what="Takes the gradient of every term by itself, with a little noise on the weights so that "
+    "a layer that starts at zero hides nothing, and compares the parameters it reaches with "
+    "those that all terms together reach.",
+    why="A term whose graph is cut still shows its value in the log and changes nothing.",
+    sources=("S12",),
+    needs=("covariance", "declared"),
+    thresholds=(
+        Threshold(name="max_unreached", value=0, unit="parameters", why="a cut graph is never healthy"),
+    ),
+)
+def each_term_reaches_network(context: Context) -> None:
+    subject = context.subject
+    model, _, losses = _training_loss(subject)
+    norms = {name: gradient_norms(model, term) for name, term in losses.terms.items()}
+    total = gradient_norms(model, losses.total)
+    path = [p for p in total if total[p] > 0 or any(n[p] > 0 for n in norms.values())]
+    context.measure(
+        parameters=len(total),
+        reached=len(path),
+        gradient_norm={name: math.hypot(*values.values()) for name, values in norms.items()},
+    )
+    missing = [name for name in subject.declared.weights if name not in norms]
+    if missing:
+        context.problem(
+            f"declared term(s) {listed(missing)} are not among the loss's terms "
+            f"({listed(list(norms)) or 'none'})",
+            place=where(subject.case.loss),
+            next_step="return every declared term in Losses.terms",
+        )
+    if not path:
+        context.problem(
+            f"0 of {len(total)} parameters are reached by the gradient of any term",
+            place=where(subject.case.loss),
+            next_step="look for no_grad(), detach() or a rebuilt tensor between network and loss",
+        )
+    limit = context.limit("max_unreached")
+    for name, values in norms.items():
+        unreached = [p for p in path if not values[p] > 0]
+        if len(unreached) > limit:
+            context.problem(
+                f"term {name}: {len(unreached)} of {len(path)} parameters get no gradient "
+                f"({listed(unreached)}), limit {limit:g}",
+                place=where(subject.case.loss),
+                next_step=f"build {name} from the network's output itself, without detach()",
+            )
+
+
+@check(
+    "L004",
+    "total-is-weighted-sum",
+    title="The total is the declared weighted sum of its terms",
+    what="Compares the total with the sum of declared weight times term, and the auxiliary term "
+    "with the distance of R_pred itself.",
+    why="Without the auxiliary term the network hides behind R_samp: the blend looks good while "
+    "R_pred is not.",
+    sources=("S3",),
+    needs=("covariance", "declared"),
+    thresholds=(ROUNDING,),
+)
+def total_is_weighted_sum(context: Context) -> None:
+    subject, limit = context.subject, context.limit("max_relative_difference")
+    model, batch, losses = _training_loss(subject)
+    weights = subject.declared.weights
+    terms = {name: float(term.detach()) for name, term in losses.terms.items()}
+    total = float(losses.total.detach())
+    expected = sum(weights[name] * terms.get(name, 0.0) for name in weights)
+    context.measure(total=total, declared_sum=expected, terms=terms)
+    if not _near(total, expected, limit):
+        parts = " + ".join(f"{weights[n]:g} * {n} {terms.get(n, 0.0):.6f}" for n in weights)
+        context.problem(
+            f"total is {total:.6f}, the declared sum {parts} = {expected:.6f} "
+            f"(limit {limit:g} relative)",
+            place=where(subject.case.loss),
+            next_step="look whether every declared weight arrives where the terms are added",
+        )
+    if losses.prediction is None:
+        return
+    names = list(weights)
+    targets = {"blend": (names[0], losses.blended), "prediction": (names[-1], losses.prediction)}
+    for what, (name, estimate) in targets.items():
+        if estimate is None or name not in terms:
+            continue
+        distance = float(
+            subject.covariance.distance(estimate.detach(), subject.covariance.truth(batch)).mean()
+        )
+        if not _near(terms[name], distance, limit):
+            context.problem(
+                f"term {name} is {terms[name]:.6f}, the distance of the {what} from the truth is "
+                f"{distance:.6f} (limit {limit:g} relative)",
+                place=where(subject.case.loss),
+                next_step=f"compute {name} from the {what}, as a mean over the batch",
+            )
+
+
+@check(
+    "L006",
+    "beta-one-keeps-gradient",
+    title="At beta = 1 the auxiliary term keeps every weight learning",
+    what="Builds the declared loss at beta = 1 and looks at the effective auxiliary weight and at "
+    "the gradient of every parameter that the loss reaches at beta = 0.",
+    why="At beta >= 0.999 the main term has no gradient; with an auxiliary weight near 0 the "
+    "training stands still while the loss looks fine.",
+    sources=("S5",),
+    needs=("covariance", "declared"),
+    thresholds=(
+        Threshold(
+            name="min_auxiliary_share",
+            value=AUXILIARY_SHARE,
+            unit="share of the main weight",
+            why="the note's max(lam_cov_pred, 0.2 * lam_cov)",
+        ),
+    ),
+)
+def beta_one_keeps_gradient(context: Context) -> None:
+    subject = context.subject
+    model = nudged_model(subject).train()
+    batch = subject.batch("train", LITMUS_BATCH)
+    reached = gradient_norms(model, _loss_at(subject, model, batch, 0.0).total)
+    losses = _loss_at(subject, model, batch, BETA_ONE)
+    norms = gradient_norms(model, losses.total)
+    names = list(subject.declared.weights)
+    main, auxiliary = names[0], names[-1]
+    least = max(
+        subject.declared.weights[auxiliary],
+        context.limit("min_auxiliary_share") * subject.declared.weights[main],
+    )
+    weight = effective_weights(losses).get(auxiliary)
+    context.measure(auxiliary_weight=weight, gradient_norm=math.hypot(*norms.values()))
+    place = where(subject.covariance.criterion)
+    if weight is None or weight < least * (1 - 1e-4):
+        shown = "cut off" if weight is None else f"{weight:g}"
+        context.problem(
+            f"at beta = 1 the weight of {auxiliary} is {shown}, at least {least:g} is needed",
+            place=place,
+            next_step="for beta >= 0.999 use max(lam_cov_pred, 0.2 * lam_cov)",
+        )
+    still = [p for p, norm in reached.items() if norm > 0 and not norms[p] > 0]
+    if still or not any(norm > 0 for norm in reached.values()):
+        context.problem(
+            f"at beta = 1 {len(still)} of {len(reached)} parameters get no gradient "
+            f"({listed(still) or 'none is reached at beta = 0 either'}), limit 0",
+            place=place,
+            next_step="let the auxiliary term carry the training where the main term can't",
+        )
+
+
+@check(
+    "L007",
+    "inference-uses-trained-blend",
+    title="The loss supervises the same R_blend that inference hands out",
+    what="Compares R_blend of the training loss with inference's estimate, entry by entry, at the "
+    "beginning, middle and end of the warm-up, in eval mode.",
+    why="If inference blends, scales or symmetrises in another way, the validation measures a "
+    "quantity that was never trained.",
+    sources=("S11",),
+    needs=("covariance", "declared"),
+    thresholds=(ROUNDING,),
+)
+def inference_uses_trained_blend(context: Context) -> None:
+    subject, limit = context.subject, context.limit("max_relative_difference")
+    covariance = subject.covariance
+    model = nudged_model(subject).eval()
+    batch = subject.batch("validation", LITMUS_BATCH)
+    differences: dict[str, float] = {}
+    for epoch in (1, (LITMUS_STEPS + 1) // 2, LITMUS_STEPS):
+        beta = covariance.beta(epoch, LITMUS_EPOCHS)
+        progress = Progress(epoch=epoch, epochs=LITMUS_EPOCHS)
+        trained = subject.loss(model, batch, progress).blended
+        if trained is None:
+            context.problem(
+                "the training loss does not show its R_blend",
+                place=where(subject.case.loss),
+                next_step="return it as Losses.blended",
+            )
+            return
+        handed_out = covariance.infer(model, batch, beta)
+        differences[f"{beta:.3f}"] = _relative_difference(trained.detach(), handed_out.detach())
+    context.measure(relative_difference_by_beta=differences)
+    off = [f"{d:.3g} at beta={b}" for b, d in differences.items() if not d <= limit]
+    if off:
+        context.problem(
+            f"inference hands out another matrix than the loss supervises: relative difference "
+            f"{', '.join(off)} (limit {limit:g})",
+            place=f"{where(covariance.infer)} and {where(subject.case.loss)}",
+            next_step="call one blend function, with the same beta, in both places",
+        )
+
+
+def _relative_difference(first: Tensor, second: Tensor) -> float:
+    if first.shape != second.shape:
+        return math.inf
+    return float((first - second).norm() / first.norm().clamp_min(torch.finfo(first.real.dtype).tiny))
+
+
+def _near(value: float, expected: float, limit: float) -> bool:
+    return abs(value - expected) <= limit * max(abs(expected), abs(value), 1e-30)

@@ -1,0 +1,322 @@
+"""A short training: memorising, generalising, and whether a search is worth it. S7 and S8."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ris_diag.case import Batch, Losses, Plan
+from ris_diag.check import Threshold, check
+from ris_diag.context import Context, DeviceBatches, Subject, where
+from ris_diag.measure import Fitted, listed, mean_and_error, mean_distance, run_fit
+
+MEMORISE_SCENES = 16
+MEMORISE_EPOCHS = 200
+EPOCHS = 30
+VALIDATION_BATCH = 64
+VALIDATION_BATCHES = 4
+EXCELLENT, MARGINAL = 0.5, 1.0
+
+
+@check(
+    "O001",
+    "memorises",
+    title="The network memorises 16 fixed scenes down to the predicted floor",
+    what="Trains 200 epochs on one fixed batch of 16 scenes with beta held at 0, so that nothing "
+    "stands beside the prediction, and compares NMSE(R_pred) with the floor: the loss with the "
+    "truth in place of the prediction.",
+    why="Whether the wiring works and the capacity is there is another question than whether it "
+    "generalises; a loss that can't reach its floor here never will.",
+    sources=("S7", "B6"),
+    needs=("fit", "covariance", "declared"),
+    thresholds=(
+        Threshold(
+            name="max_nmse",
+            value=0.02,
+            unit="mean NMSE(R_pred) above the floor",
+            why="a tenth of NMSE(R_samp); a network that only shrinks the sample covariance stays "
+            "above 0.1",
+        ),
+    ),
+)
+def memorises(context: Context) -> None:
+    subject, limit = context.subject, context.limit("max_nmse")
+    covariance = subject.covariance
+    model, batch = subject.model(), subject.batch("train", MEMORISE_SCENES)
+    truth, sample = covariance.truth(batch), covariance.sample(batch)
+    criterion = covariance.criterion(subject.declared.weights).eval()
+    floor = float(covariance.loss(criterion, truth, sample, truth, 0.0).total)
+    before = _evaluate(subject, model, [batch])
+    with subject.progress("memorising", MEMORISE_EPOCHS) as advance:
+
+        def on_step(epoch: int, losses: Losses) -> None:
+            advance(f"loss {float(losses.total.detach()):.4f}")
+
+        plan = Plan(epochs=MEMORISE_EPOCHS, train=[batch], on_step=on_step, beta=0.0)
+        fitted = run_fit(subject, subject.fit, model, plan, planned=MEMORISE_EPOCHS)
+    after = _evaluate(subject, model, [batch])
+    reached = fitted.trace.losses[-1] if fitted.trace.backward else math.nan
+    context.measure(
+        nmse_first=before, nmse_last=after, loss_last=reached, loss_floor=floor, scenes=MEMORISE_SCENES
+    )
+    context.say(
+        f"Memorising {MEMORISE_SCENES} scenes, beta 0: NMSE(R_pred) {before:.4f} -> {after:.4f}, "
+        f"loss {reached:.4f}, floor {floor:.4f}"
+    )
+    if floor > limit:
+        context.problem(
+            f"the loss of the truth itself is {floor:.4f} (limit {limit:g}): no network can reach "
+            "a lower one",
+            place=where(covariance.loss),
+            next_step="mend the loss: with the prediction equal to the truth it must be 0 at "
+            "beta 0",
+        )
+    elif not after <= limit + floor:
+        learns = after < 0.8 * before
+        context.problem(
+            f"NMSE(R_pred) on {MEMORISE_SCENES} fixed scenes went from {before:.4f} to {after:.4f} "
+            f"in {MEMORISE_EPOCHS} epochs, limit {limit:g} above the floor {floor:.4f}: "
+            + ("it learns, but can't represent them" if learns else "it does not learn"),
+            place=where(subject.case.model if learns else subject.fit),
+            next_step="give the network more capacity, or look what its output can't express"
+            if learns
+            else "run the litmus family first: it names what keeps the weights from moving",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generalised:
+    """A short training judged on fresh scenes; all estimates scaled to trace N.
+
+    Attributes:
+        first: mean NMSE(R_pred) of the untrained network.
+        per_scene: estimator to its NMSE on every fresh scene.
+    """
+
+    fitted: Fitted
+    first: float
+    per_scene: dict[str, list[float]]
+    beta: float
+
+
+def generalised(subject: Subject) -> Generalised:
+    """Measured once for all checks that read it."""
+    return subject.once("generalise", _generalise)
+
+
+def _generalise(subject: Subject) -> Generalised:
+    covariance, case = subject.covariance, subject.case
+    model = subject.model()
+    loader = case.loader("train", subject.seed) if case.loader is not None else ()
+    train = DeviceBatches(loader, subject.device)
+    validation = [
+        subject.batch("validation", VALIDATION_BATCH, offset=k) for k in range(VALIDATION_BATCHES)
+    ]
+    first = _evaluate(subject, model, validation)
+    steps = EPOCHS * _length(loader)
+    with subject.progress("overfit", steps) as advance:
+
+        def on_step(epoch: int, losses: Losses) -> None:
+            advance(f"epoch {epoch}/{EPOCHS}, loss {float(losses.total.detach()):.3f}")
+
+        plan = Plan(epochs=EPOCHS, train=train, validation=validation, on_step=on_step)
+        fitted = run_fit(subject, subject.fit, model, plan, planned=steps)
+    beta = covariance.beta(EPOCHS, EPOCHS)
+    model.eval()
+    per_scene: dict[str, list[float]] = {}
+    with torch.no_grad():
+        for batch in validation:
+            sample = covariance.sample(batch)
+            estimates = {
+                "R_pred": covariance.predict(model, batch),
+                "R_blend": covariance.infer(model, batch, beta),
+                "R_samp": sample,
+                **{name: estimator(batch) for name, estimator in covariance.baselines.items()},
+                "blend floor": covariance.blend(covariance.truth(batch), sample, beta),
+            }
+            for name, estimate in estimates.items():
+                values = covariance.distance(_trace_n(estimate), covariance.truth(batch))
+                per_scene.setdefault(name, []).extend(values.tolist())
+    return Generalised(fitted=fitted, first=first, per_scene=per_scene, beta=beta)
+
+
+@check(
+    "O002",
+    "generalises",
+    title="A short training lowers the error on fresh scenes",
+    what="Trains 30 epochs with the author's loop and loader and measures 256 fresh validation "
+    "scenes: NMSE of R_pred, R_blend, R_samp and the classical estimators, all scaled to trace "
+    "N, beside the floor that the blend can't pass. Learning is judged on NMSE(R_pred), which "
+    "beta doesn't touch.",
+    why="The walk of beta lowers the loss curve by itself, and a network that memorised its scenes "
+    "can be worse on fresh ones than the sample covariance.",
+    sources=("S7", "B6"),
+    needs=("fit", "loader", "covariance", "declared"),
+    thresholds=(
+        Threshold(
+            name="max_validation_loss",
+            value=MARGINAL,
+            unit="loss",
+            why="the note's tiers: below 0.5 EXCELLENT, below 1.0 marginal, else fail",
+        ),
+        Threshold(
+            name="min_drop",
+            value=0.20,
+            unit="share of NMSE(R_pred) of the untrained network",
+            why="the note expects 20 to 30 % from five steps alone; thirty epochs give more",
+        ),
+    ),
+)
+def generalises(context: Context) -> None:
+    subject = context.subject
+    run = generalised(subject)
+    epochs, place = run.fitted.epochs, where(subject.fit)
+    weights = ", ".join(f"lam_{n}={w}" for n, w in subject.declared.weights.items())
+    for number, epoch in enumerate(epochs, start=1):
+        val = "-" if epoch.validation is None else f"{epoch.validation:.3f}"
+        context.say(
+            f"Epoch {number:03d}/{EPOCHS:03d}: train {epoch.train:.3f}  val {val}  ({weights})"
+        )
+    means = {name: mean_and_error(values) for name, values in run.per_scene.items()}
+    for line in estimator_table(means, run.beta):
+        context.say(line)
+    prediction = means["R_pred"][0]
+    drop = 1 - prediction / run.first if run.first else 0.0
+    train = epochs[-1].train if epochs else math.nan
+    loss = epochs[-1].validation if epochs else None
+    context.measure(
+        train_loss=train,
+        validation_loss=loss,
+        nmse={name: mean for name, (mean, _) in means.items()},
+        nmse_standard_error={name: error for name, (_, error) in means.items()},
+        untrained=run.first,
+        drop=drop,
+        scenes=len(run.per_scene["R_pred"]),
+    )
+    limit, minimum = context.limit("max_validation_loss"), context.limit("min_drop")
+    if loss is None or not loss < limit:
+        context.problem(
+            f"validation loss after {EPOCHS} epochs is {'missing' if loss is None else f'{loss:.3f}'}, "
+            f"limit {limit:g}",
+            place=place,
+            next_step="look at the epoch lines: a flat training loss is wiring, a rising "
+            "validation loss is memorising",
+        )
+    if not drop >= minimum:
+        context.problem(
+            f"NMSE(R_pred) on fresh scenes went from {run.first:.4f} to {prediction:.4f}: it fell "
+            f"by {drop:.1%}, limit {minimum:.0%} (the walk of beta does not count)",
+            place=place,
+            next_step="run O001: if it memorises, it lacks scenes or regularisation; if not, run "
+            "the litmus family",
+        )
+    tier = "FAIL"
+    if not context.problems and loss is not None:
+        tier = "EXCELLENT" if loss < EXCELLENT else "MARGINAL"
+    context.measure(tier=tier)
+    context.say(f"Overfit: train {train:.3f}, val {'-' if loss is None else f'{loss:.3f}'}: {tier}")
+
+
+@check(
+    "O003",
+    "worth-a-search",
+    title="The network beats the best classical estimator: READY FOR FULL HPO",
+    what="Takes the fresh scenes of O002 and compares NMSE(R_pred) with the best of the sample "
+    "covariance and the classical estimators of the case, scene by scene; the mean difference "
+    "must be clear of zero by two standard errors. Litmus and overfit must have passed.",
+    why="The note's figure for READY (validation below 0.187) is reached by shrinkage without any "
+    "learning. A network that doesn't beat it is not worth 24 trials of 20 epochs (space wide, "
+    "early-stop patience 6).",
+    sources=("S8", "B6", "B8"),
+    needs=("fit", "loader", "covariance", "declared", "covariance.baselines"),
+    thresholds=(
+        Threshold(
+            name="min_standard_errors",
+            value=2.0,
+            unit="standard errors of the paired difference",
+            why="a difference that scenes drawn anew would turn around in one case of forty",
+        ),
+    ),
+    requires=("L001", "O001", "O002"),
+)
+def worth_a_search(context: Context) -> None:
+    subject, limit = context.subject, context.limit("min_standard_errors")
+    run = generalised(subject)
+    classical = ["R_samp", *subject.covariance.baselines]
+    means = {name: mean_and_error(run.per_scene[name])[0] for name in ("R_pred", *classical)}
+    best = min(classical, key=means.__getitem__)
+    pairs = zip(run.per_scene["R_pred"], run.per_scene[best], strict=True)
+    gain, error = mean_and_error([reference - own for own, reference in pairs])
+    context.measure(
+        prediction=means["R_pred"],
+        best_classical=best,
+        best_classical_nmse=means[best],
+        gain=gain,
+        gain_standard_error=error,
+        relative_gain=gain / means[best],
+    )
+    if not gain > limit * error:
+        context.problem(
+            f"NMSE(R_pred) {means['R_pred']:.4f} against {best} {means[best]:.4f} on the same "
+            f"{len(run.per_scene[best])} fresh scenes: gain {gain:+.4f} +- {error:.4f}, at least "
+            f"{limit:g} standard errors above 0 are needed: it has learnt nothing worth a search",
+            place=where(subject.case.model),
+            next_step="more scenes, other features or a residual around the classical estimate; "
+            "a search over hyper-parameters does not mend this",
+        )
+    failed = [
+        result.name
+        for result in map(context.result_of, context.check.requires)
+        if result.status != "pass"
+    ]
+    if failed:
+        context.problem(
+            f"not passed: {listed(failed)}",
+            place=where(subject.fit),
+            next_step="mend these first; a search multiplies what is broken",
+        )
+    verdict = "NOT READY" if context.problems else "READY FOR FULL HPO"
+    context.say(
+        f"R_pred {means['R_pred']:.4f} against {best} {means[best]:.4f} "
+        f"({-gain / means[best]:+.1%}): {verdict}"
+    )
+
+
+def estimator_table(means: dict[str, tuple[float, float]], beta: float) -> list[str]:
+    """Lines of the estimator table, mean NMSE and standard error."""
+    notes = {
+        "R_pred": "the network alone",
+        "R_blend": f"what inference hands out, beta {beta:.2f}",
+        "R_samp": "the sample covariance",
+        "blend floor": f"R_blend if R_pred were perfect, beta {beta:.2f}",
+    }
+    width = max(map(len, means))
+    header = f"{'NMSE on fresh scenes':<{width}}   mean   +-se"
+    rows = [
+        f"{name:<{width}}  {mean:.4f}  {error:.4f}  {notes.get(name, 'classical')}"
+        for name, (mean, error) in means.items()
+    ]
+    return [header, *rows]
+
+
+def _evaluate(subject: Subject, model: nn.Module, batches: Iterable[Batch]) -> float:
+    """Mean NMSE(R_pred), scaled to trace N, in eval mode."""
+    model.eval()
+    with torch.no_grad():
+        values = [
+            mean_distance(subject, _trace_n(subject.covariance.predict(model, batch)), batch)
+            for batch in batches
+        ]
+    return math.fsum(values) / len(values)
+
+
+def _trace_n(R: Tensor) -> Tensor:
+    trace = R.diagonal(dim1=-2, dim2=-1).real.sum(-1)
+    return R * (R.shape[-1] / trace)[..., None, None]
+
+
+def _length(loader: Iterable[Batch]) -> int:
+    """Number of batches; counts them where the loader has no len()."""
+    return len(loader) if hasattr(loader, "__len__") else sum(1 for _ in loader)

@@ -1,0 +1,157 @@
+"""The command line: list, explain, check, gate."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ris_diag import __version__
+from ris_diag.errors import RisDiagError
+
+if TYPE_CHECKING:
+    from ris_diag.result import Report, Result
+    from ris_diag.runner import Runner
+
+USAGE, CLOSED = 2, 1
+
+
+class _Group(click.Group):
+    """Turns the toolkit's errors into one line and exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except RisDiagError as error:
+            raise click.UsageError(str(error)) from error
+
+
+def _case_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of every command that runs checks."""
+    for option in (
+        click.option("--seed", default=0, show_default=True, help="Seed of every random choice."),
+        click.option("--gpu", "device", flag_value="cuda", help="Short for --device cuda."),
+        click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N."),
+        click.option(
+            "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path),
+            help="Write the report to this file.",
+        ),
+        click.option(
+            "--case", metavar="PKG.MOD:FACTORY",
+            help="The training under test; default: [tool.ris-diag] case in pyproject.toml.",
+        ),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="ris-diag")
+def main() -> None:
+    """Checks for the training of neural networks, to be green before a hyper-parameter search."""
+
+
+@main.command("list")
+def list_command() -> None:
+    """Show every check with its source."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from ris_diag.check import all_checks
+    from ris_diag.render import listing
+
+    table = Table("ID", "check", "source", "what it makes sure of", box=None, pad_edge=False)
+    for row in listing(all_checks()):
+        table.add_row(*row)
+    Console().print(table)
+
+
+@main.command()
+@click.argument("check_id", metavar="ID")
+def explain(check_id: str) -> None:
+    """Tell what a check does, why, and its limits with their reasons."""
+    from ris_diag.check import get_check
+    from ris_diag.render import explanation
+
+    click.echo(explanation(get_check(check_id)))
+
+
+@main.command()
+@_case_options
+@click.option("--select", multiple=True, metavar="ID,...", help="IDs, prefixes, slugs or families.")
+@click.option("--ignore", multiple=True, metavar="ID,...", help="The same, to leave out.")
+def check(
+    case: str | None,
+    select: tuple[str, ...],
+    ignore: tuple[str, ...],
+    device: str,
+    seed: int,
+    json_file: Path | None,
+) -> None:
+    """Run checks on a case; exit 1 unless all that apply pass."""
+    from ris_diag.check import select_checks
+
+    checks = select_checks(select or None, ignore or None)
+    if not checks:
+        raise click.UsageError("--select and --ignore leave no check")
+    runner = _runner(case, device, seed)
+    report = runner.run(checks, _print_result)
+    _write(report, json_file)
+    if not report.ok:
+        raise SystemExit(CLOSED)
+
+
+@main.command()
+@_case_options
+def gate(case: str | None, device: str, seed: int, json_file: Path | None) -> None:
+    """Run guard, litmus and overfit in this order; exit 0 only if a search is worth it."""
+    from rich.console import Console
+
+    from ris_diag.gate import gate as run_gate
+
+    runner = _runner(case, device, seed)
+    verdict = run_gate(runner, _print_result)
+    _write(verdict.report, json_file)
+    style = "bold green" if verdict.ready else "bold red"
+    seconds = sum(result.seconds for result in verdict.report.results)
+    Console().print(f"\n{verdict.text}", style=style, highlight=False)
+    click.echo(f"case {verdict.report.case}, {verdict.report.device}, seed {seed}, {seconds:.0f} s")
+    if not verdict.ready:
+        raise SystemExit(CLOSED)
+
+
+def _runner(target: str | None, device: str, seed: int) -> "Runner":
+    from ris_diag.progress import for_stream
+    from ris_diag.runner import Runner
+    from ris_diag.target import EXAMPLE, configured_target, load_case
+
+    target = target or configured_target()
+    if target is None:
+        raise click.UsageError(f"no case: {EXAMPLE}")
+    return Runner(
+        load_case(target), device=device, seed=seed, target=target, progress=for_stream()
+    )
+
+
+def _print_result(result: "Result") -> None:
+    from rich.console import Console
+
+    from ris_diag.render import STYLES, result_line
+
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(result_line(result), style=STYLES[result.status], markup=False)
+    for line in result.lines:
+        console.print(f"      {line}", markup=False)
+    if result.status in ("fail", "error"):
+        console.print(result.message(), markup=False)
+
+
+def _write(report: "Report", json_file: Path | None) -> None:
+    from ris_diag.result import write_json
+
+    if json_file is None:
+        return
+    try:
+        write_json(json_file, report.to_json())
+    except OSError as error:
+        raise click.UsageError(f"--json {json_file}: {error.strerror}") from error

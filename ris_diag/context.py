@@ -1,0 +1,164 @@
+"""What a check sees: the case on a device, measurements shared between checks, a place for findings."""
+
+import inspect
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ris_diag.case import Batch, Case, Covariance, Declared, Fit, Losses, Progress
+from ris_diag.check import Check
+from ris_diag.errors import CaseError
+from ris_diag.progress import SILENT, ProgressFactory
+from ris_diag.randomness import derived_seed, seeded
+from ris_diag.result import Result
+
+log = logging.getLogger("ris_diag")
+T = TypeVar("T")
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch on `device`: tensors inside tuples, named tuples, lists and dicts are moved."""
+    if isinstance(batch, Tensor):
+        return batch.to(device)
+    if isinstance(batch, Mapping):
+        return type(batch)({key: to_device(item, device) for key, item in batch.items()})  # type: ignore[call-arg]  # dict, OrderedDict and the like
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(to_device(item, device) for item in batch))
+    if isinstance(batch, list | tuple):
+        return type(batch)(to_device(item, device) for item in batch)
+    return batch
+
+
+class DeviceBatches:
+    """An iterable of batches that moves each one, anew in every iteration."""
+
+    def __init__(self, batches: Iterable[Batch], device: torch.device) -> None:
+        self.batches = batches
+        self.device = device
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (to_device(batch, self.device) for batch in self.batches)
+
+
+def as_losses(value: Losses | Tensor) -> Losses:
+    """What a case's loss returned, as `Losses`."""
+    return Losses(total=value) if isinstance(value, Tensor) else value
+
+
+def where(function: Any) -> str:
+    """file:line of a callable's definition, or its name where Python can't tell."""
+    function = inspect.unwrap(getattr(function, "func", function))
+    code = getattr(function, "__code__", None)
+    if code is not None:
+        return f"{short_path(code.co_filename)}:{code.co_firstlineno}"
+    return getattr(function, "__qualname__", repr(function))
+
+
+def short_path(path: str) -> str:
+    """The path relative to the working folder where it lies inside it."""
+    try:
+        return str(Path(path).resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return path
+
+
+@dataclass
+class Subject:
+    """A case on a device. Measurements that several checks read are made once."""
+
+    case: Case
+    device: torch.device
+    seed: int
+    progress: ProgressFactory = SILENT
+    _measured: dict[str, Any] = field(default_factory=dict)
+
+    def once(self, key: str, measure: Callable[["Subject"], T]) -> T:
+        """`measure(self)`, made at the first call under `key`, from a seed of its own.
+
+        An exception is kept as well: the second reader gets it without a second attempt.
+        """
+        if key not in self._measured:
+            try:
+                with self.seeded(key):
+                    self._measured[key] = (measure(self), None)
+            except Exception as error:
+                self._measured[key] = (None, error)
+        value, error = self._measured[key]
+        if error is not None:
+            raise error
+        return value  # type: ignore[no-any-return]  # what measure returned
+
+    def seeded(self, key: str) -> Any:
+        """Scope with seeds derived from the user's seed, `key` and the case's name."""
+        return seeded(derived_seed(self.seed, key, self.case.name))
+
+    def model(self) -> nn.Module:
+        """A fresh model on the device."""
+        return self.case.model().to(self.device)
+
+    def batch(self, split: str, size: int, *, offset: int = 0) -> Batch:
+        """`size` fixed samples of a split on the device; another `offset` gives other samples."""
+        seed = derived_seed(self.seed + offset, "batch", split)
+        return to_device(self.case.batch(split, seed, size), self.device)
+
+    def loss(self, model: nn.Module, batch: Batch, progress: Progress) -> Losses:
+        """The case's training loss."""
+        return as_losses(self.case.loss(model, batch, progress))
+
+    @property
+    def covariance(self) -> Covariance:
+        """The covariance part."""
+        return _present("covariance", self.case.covariance)
+
+    @property
+    def declared(self) -> Declared:
+        """The declared values."""
+        return _present("declared", self.case.declared)
+
+    @property
+    def fit(self) -> Fit:
+        """The author's loop."""
+        return _present("fit", self.case.fit)
+
+
+def _present(name: str, part: T | None) -> T:
+    if part is None:
+        raise CaseError(f"a check read Case.{name} without declaring that it needs it")
+    return part
+
+
+@dataclass
+class Context:
+    """One check at work on a subject."""
+
+    check: Check
+    subject: Subject
+    result_of: Callable[[str], Result]
+    measurements: dict[str, Any] = field(default_factory=dict)
+    problems: list[tuple[str, str, str]] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+
+    def limit(self, name: str) -> float:
+        """Value of a declared threshold, or the case's own."""
+        override = self.subject.case.thresholds.get(f"{self.check.id}.{name}")
+        if override is not None:
+            return override.value
+        return next(t.value for t in self.check.thresholds if t.name == name)
+
+    def measure(self, **values: Any) -> None:
+        """Record measurements by name."""
+        self.measurements.update(values)
+
+    def say(self, line: str) -> None:
+        """A line for the reader, logged at once and kept in the result."""
+        self.lines.append(line)
+        log.info("%s", line)
+
+    def problem(self, cause: str, *, place: str, next_step: str) -> None:
+        """Record a reason to fail. All of them are reported together."""
+        self.problems.append((cause, place, next_step))

@@ -1,0 +1,17 @@
+"""Errors that are the user's to mend: each says what was given and what is admissible."""
+
+
+class RisDiagError(Exception):
+    """Base of the errors below: a wrong request, not a wrong training."""
+
+
+class CaseError(RisDiagError):
+    """The case under test can't be found, built or used."""
+
+
+class UnknownCheck(RisDiagError):
+    """A selection names no check."""
+
+
+class DeviceError(RisDiagError):
+    """The device asked for isn't there."""

@@ -1,0 +1,31 @@
+"""Families of checks. Imports nothing heavy: the pytest plugin reads this in every run."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """A family: its name is the pytest marker, its letter begins the IDs of its checks."""
+
+    name: str
+    letter: str
+    text: str
+
+
+FAMILIES = (
+    Family(
+        name="guard",
+        letter="G",
+        text="wiring that must refuse bad values: weights, shapes, dtypes, missing gradients",
+    ),
+    Family(
+        name="litmus",
+        letter="L",
+        text="a few optimiser steps of the real loop: does the loss reach the weights and learn",
+    ),
+    Family(
+        name="overfit",
+        letter="O",
+        text="a short training: memorises, generalises, beats the classical estimators",
+    ),
+)

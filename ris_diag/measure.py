@@ -1,0 +1,269 @@
+"""Measurements that several checks share."""
+
+import logging
+import statistics
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+
+import torch
+from torch import Tensor, nn
+
+from ris_diag.case import Batch, Epoch, Fit, Losses, Plan, Progress
+from ris_diag.context import Subject
+from ris_diag.observer import Trace, observe
+
+LITMUS_STEPS = 5
+# A run of 25 epochs has a warm-up of 5: five epochs of one batch walk beta from start to final.
+LITMUS_EPOCHS = 25
+LITMUS_BATCH = 16
+FIT_EPOCHS = 4
+FIT_BATCHES = 3
+FIT_BATCH = 8
+NUDGE = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """A short training of the author's own loop, watched.
+
+    Attributes:
+        steps: (epoch, losses) of every training step, detached.
+        planned: optimiser steps that the plan asks for.
+        log, printed: what the loop logged and printed.
+    """
+
+    model: nn.Module
+    trace: Trace
+    steps: list["Step"]
+    epochs: list[Epoch]
+    planned: int
+    log: list[str]
+    printed: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One training step as the loop shows it.
+
+    Attributes:
+        weights: effective weight of each term, d total / d term; None where no graph leads there.
+        beta: effective blend weight, measured from R_blend, R_pred and R_samp; None without them.
+        blend_has_gradient: whether R_blend requires a gradient.
+    """
+
+    epoch: int
+    total: float
+    weights: Mapping[str, float | None]
+    beta: float | None
+    blend_has_gradient: bool
+
+
+def effective_weights(losses: Losses) -> dict[str, float | None]:
+    """d total / d term for every term: the weight in effect, whatever was declared."""
+    weights: dict[str, float | None] = {}
+    for name, term in losses.terms.items():
+        slope = None
+        if term.requires_grad and losses.total.requires_grad:
+            (slope,) = torch.autograd.grad(
+                losses.total, [term], retain_graph=True, allow_unused=True
+            )
+        weights[name] = None if slope is None else float(slope)
+    return weights
+
+
+def effective_beta(losses: Losses, R_samp: Tensor) -> float | None:
+    """Least-squares beta in `R_blend = R_pred + beta (R_samp - R_pred)`; None if shapes differ."""
+    if losses.prediction is None or losses.blended is None:
+        return None
+    if losses.prediction.shape != R_samp.shape or losses.blended.shape != R_samp.shape:
+        return None
+    prediction = losses.prediction.detach()
+    direction = R_samp - prediction
+    shift = losses.blended.detach() - prediction
+    energy = direction.abs().double().square().sum()
+    return float((direction.conj() * shift).real.double().sum() / energy)
+
+
+def run_fit(
+    subject: Subject,
+    fit: Fit,
+    model: nn.Module,
+    plan: Plan,
+    *,
+    stop_after: int | None = None,
+    planned: int,
+) -> Fitted:
+    """Run a loop under the observer; its log and prints are kept from the screen."""
+    steps: list[Step] = []
+
+    def on_step(epoch: int, losses: Losses) -> None:
+        plan.on_step(epoch, losses)
+        steps.append(
+            Step(
+                epoch=epoch,
+                total=float(losses.total.detach()),
+                weights=effective_weights(losses),
+                beta=_beta_of_step(subject, losses, plan),
+                blend_has_gradient=losses.blended is not None and losses.blended.requires_grad,
+            )
+        )
+
+    watched = Plan(
+        epochs=plan.epochs,
+        train=plan.train,
+        validation=plan.validation,
+        on_step=on_step,
+        beta=plan.beta,
+    )
+    epochs: list[Epoch] = []
+    printed = StringIO()
+    with (
+        captured_log() as records,
+        redirect_stdout(printed),
+        observe(model, stop_after=stop_after) as trace,
+    ):
+        epochs = list(fit(model, watched))
+    return Fitted(
+        model=model,
+        trace=trace,
+        steps=steps,
+        epochs=epochs,
+        planned=planned,
+        log=[record.getMessage() for record in records],
+        printed=printed.getvalue(),
+    )
+
+
+def _beta_of_step(subject: Subject, losses: Losses, plan: Plan) -> float | None:
+    """beta, where the step used a whole batch of a one-batch plan (R_samp is known)."""
+    if subject.case.covariance is None or not isinstance(plan.train, list) or len(plan.train) != 1:
+        return None
+    return effective_beta(losses, subject.covariance.sample(plan.train[0]))
+
+
+@contextmanager
+def captured_log() -> Iterator[list[logging.LogRecord]]:
+    """All records from INFO upwards, kept from the handlers that are installed."""
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler(logging.INFO)
+    handler.emit = records.append  # type: ignore[method-assign]
+    root = logging.getLogger()
+    handlers, level, disabled = root.handlers[:], root.level, root.manager.disable
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    logging.disable(logging.NOTSET)
+    try:
+        yield records
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        logging.disable(disabled)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Litmus:
+    """Five steps of the author's loop on one frozen batch.
+
+    Attributes:
+        equal_beta: total loss at the last step's progress, (first weights, last weights).
+        prediction: NMSE(R_pred), (first weights, last weights); None without a covariance part.
+    """
+
+    fitted: Fitted
+    equal_beta: tuple[float, float]
+    prediction: tuple[float, float] | None
+
+
+def litmus(subject: Subject) -> Litmus:
+    """Measured once for all checks that read it."""
+    return subject.once("litmus", _run_litmus)
+
+
+def _run_litmus(subject: Subject) -> Litmus:
+    model = subject.model()
+    batch = subject.batch("train", LITMUS_BATCH)
+    before = judged_at_equal_beta(subject, model, batch)
+    plan = Plan(epochs=LITMUS_EPOCHS, train=[batch])
+    fitted = run_fit(
+        subject, subject.fit, model, plan, stop_after=LITMUS_STEPS, planned=LITMUS_STEPS
+    )
+    after = judged_at_equal_beta(subject, model, batch)
+    prediction = None
+    if before[1] is not None and after[1] is not None:
+        prediction = (before[1], after[1])
+    return Litmus(fitted=fitted, equal_beta=(before[0], after[0]), prediction=prediction)
+
+
+@torch.no_grad()
+def judged_at_equal_beta(
+    subject: Subject, model: nn.Module, batch: Batch
+) -> tuple[float, float | None]:
+    """(total loss at the beta of the last litmus step, NMSE(R_pred)) in eval mode."""
+    model.eval()
+    progress = Progress(epoch=LITMUS_STEPS, epochs=LITMUS_EPOCHS)
+    total = float(subject.loss(model, batch, progress).total)
+    prediction = None
+    if subject.case.covariance is not None:
+        prediction = mean_distance(subject, subject.covariance.predict(model, batch), batch)
+    model.train()
+    return total, prediction
+
+
+def mean_distance(subject: Subject, estimate: Tensor, batch: Batch) -> float:
+    """Mean distance of an estimate from the truth of a batch."""
+    return float(subject.covariance.distance(estimate, subject.covariance.truth(batch)).mean())
+
+
+def short_fit(subject: Subject, path: str | None = None) -> Fitted:
+    """A few epochs of a few batches through one path of the loop, measured once."""
+
+    def measure(subject: Subject) -> Fitted:
+        fit = subject.fit if path is None else subject.case.paths[path]
+        batches = [subject.batch("train", FIT_BATCH, offset=k + 1) for k in range(FIT_BATCHES)]
+        validation = [subject.batch("validation", FIT_BATCH)]
+        plan = Plan(epochs=FIT_EPOCHS, train=batches, validation=validation)
+        return run_fit(
+            subject, fit, subject.model(), plan, planned=FIT_EPOCHS * FIT_BATCHES
+        )
+
+    return subject.once(f"short_fit {path}", measure)
+
+
+def nudged_model(subject: Subject) -> nn.Module:
+    """A fresh model with a little noise on every weight.
+
+    A layer that starts at zero lets no gradient through to what is in front of it; that is
+    healthy, and gone after one step. The noise stands for that step.
+    """
+    model = subject.model()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(NUDGE * torch.randn_like(parameter))
+    return model
+
+
+def gradient_norms(model: nn.Module, loss: Tensor) -> dict[str, float]:
+    """Norm of the loss's gradient for every trainable parameter; 0 where it doesn't arrive."""
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not loss.requires_grad or not named:
+        return dict.fromkeys(named, 0.0)
+    gradients = torch.autograd.grad(
+        loss, list(named.values()), retain_graph=True, allow_unused=True
+    )
+    return {
+        name: 0.0 if gradient is None else float(gradient.norm())
+        for name, gradient in zip(named, gradients, strict=True)
+    }
+
+
+def listed(names: list[str], shown: int = 3) -> str:
+    """`a, b, c and 4 more`."""
+    rest = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def mean_and_error(values: list[float]) -> tuple[float, float]:
+    """Mean and its standard error."""
+    return statistics.fmean(values), statistics.stdev(values) / len(values) ** 0.5

@@ -1,0 +1,138 @@
+"""What a check found: plain data, safe for JSON and for the transport between processes."""
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Status = Literal["pass", "fail", "skip", "error"]
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Outcome of one check.
+
+    Attributes:
+        status: "pass"; "fail" (a limit is broken); "skip" (doesn't apply, or a declared failure);
+            "error" (the code under test raised).
+        measurements: name to number, text, list or dict of those.
+        cause: what is wrong, with measured value and limit; all offenders at once.
+        place: file:line of the user's code, parameter path or configuration key.
+        next_step: what to do about it.
+        reproduce: a command or call that repeats this check alone.
+        lines: the lines a person reads while the check runs.
+        expected: the declared reason, where the failure was declared in the case.
+    """
+
+    id: str
+    slug: str
+    family: str
+    title: str
+    status: Status
+    measurements: Mapping[str, Any] = field(default_factory=dict)
+    cause: str = ""
+    place: str = ""
+    next_step: str = ""
+    reproduce: str = ""
+    lines: list[str] = field(default_factory=list)
+    expected: str = ""
+    seconds: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """ID and slug, `L001 one-batch-learns`."""
+        return f"{self.id} {self.slug}"
+
+    def message(self) -> str:
+        """All that a person needs, several lines: cause, place, next step, how to repeat it."""
+        parts = [f"{self.name}: {self.cause or self.status}"]
+        for label, text in (
+            ("Place", self.place),
+            ("Try", self.next_step),
+            ("Reproduce", self.reproduce),
+        ):
+            if text:
+                parts.append(f"  {label}: {text}")
+        return "\n".join(parts)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dict; NaN and infinities become the strings "NaN", "Infinity", "-Infinity"."""
+        return {key: plain(value) for key, value in asdict(self).items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Results of a run with what they were measured on."""
+
+    case: str
+    device: str
+    seed: int
+    versions: Mapping[str, str]
+    results: list[Result]
+
+    @property
+    def ok(self) -> bool:
+        """At least one check passed, none failed or raised."""
+        statuses = {result.status for result in self.results}
+        return "pass" in statuses and not statuses & {"fail", "error"}
+
+    def __getitem__(self, check_id: str) -> Result:
+        for result in self.results:
+            if check_id in (result.id, result.slug):
+                return result
+        raise KeyError(f"{check_id}: not among {', '.join(r.id for r in self.results) or 'none'}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dict with a schema version."""
+        return {
+            "schema": SCHEMA_VERSION,
+            "case": self.case,
+            "device": self.device,
+            "seed": self.seed,
+            "versions": dict(self.versions),
+            "ok": self.ok,
+            "results": [result.to_json() for result in self.results],
+        }
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON can hold it.
+
+    Raises:
+        TypeError: it holds something other than str, int, float, bool, None, list, tuple, dict.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, "NaN")
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    raise TypeError(f"{type(value).__name__} is no plain data: {value!r}")
+
+
+def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write `content` to `path` at once or not at all.
+
+    Raises:
+        OSError: the folder doesn't exist or can't be written; the old file is untouched.
+    """
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(plain(content), file, indent=2, allow_nan=False)
+            file.write("\n")
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes it private
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

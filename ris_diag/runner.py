@@ -1,0 +1,260 @@
+"""The one runner: pytest, the command line, the gate and a notebook all call it."""
+
+import platform
+import sysconfig
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ris_diag.case import Case
+from ris_diag.check import Check, get_check, select_checks
+from ris_diag.context import Context, Subject, short_path
+from ris_diag.errors import CaseError, DeviceError
+from ris_diag.progress import SILENT, ProgressFactory
+from ris_diag.result import Report, Result, Status
+
+TOOLKIT = Path(__file__).resolve().parent
+LIBRARIES = tuple(Path(sysconfig.get_path(key)).resolve() for key in ("purelib", "stdlib"))
+
+
+class Runner:
+    """Runs checks on one case; a check that others build on runs once."""
+
+    def __init__(
+        self,
+        case: Case,
+        *,
+        device: str = "cpu",
+        seed: int = 0,
+        target: str | None = None,
+        progress: ProgressFactory = SILENT,
+    ) -> None:
+        """Prepare; nothing runs yet.
+
+        Args:
+            device: a torch device.
+            seed: every random choice of the checks derives from it.
+            target: `pkg.mod:factory` of the case, for the line that repeats a check.
+            progress: how the longer checks show that they are at work.
+
+        Raises:
+            CaseError: `case` is no `Case`, or names a check or threshold that doesn't exist.
+            DeviceError: the device isn't there.
+        """
+        if not isinstance(case, Case):
+            raise CaseError(f"expected a ris_diag.Case, not {type(case).__name__}: {case!r:.80}")
+        _refuse_unknown_names(case)
+        self.target = target
+        self.subject = Subject(case, usable_device(device), seed, progress)
+        self._results: dict[str, Result] = {}
+
+    def run_check(self, name: str) -> Result:
+        """Result of one check, by ID or slug.
+
+        Raises:
+            UnknownCheck: no such check.
+        """
+        check = get_check(name)
+        if check.id not in self._results:
+            self._results[check.id] = self._run(check)
+        return self._results[check.id]
+
+    def run(
+        self, checks: Iterable[Check], on_result: Callable[[Result], None] | None = None
+    ) -> Report:
+        """Run checks in order, whatever the earlier ones found."""
+        results = []
+        for check in checks:
+            results.append(self.run_check(check.id))
+            if on_result is not None:
+                on_result(results[-1])
+        return self.report(results)
+
+    def report(self, results: list[Result]) -> Report:
+        """Results with what they were measured on."""
+        return Report(
+            case=self.subject.case.name,
+            device=str(self.subject.device),
+            seed=self.subject.seed,
+            versions=versions(),
+            results=results,
+        )
+
+    def _run(self, check: Check) -> Result:
+        case = self.subject.case
+        missing = [part for part in check.needs if not case.offers(part)]
+        if missing:
+            parts = ", ".join(f"Case.{part}" for part in missing)
+            return self._result(check, "skip", cause=f"does not apply: needs {parts}")
+        context = Context(check, self.subject, self.run_check)
+        start = time.perf_counter()
+        try:
+            with self.subject.seeded(check.id):
+                check.function(context)
+        except Exception as error:
+            return self._expected(
+                self._result(
+                    check,
+                    "error",
+                    context,
+                    cause=f"{type(error).__name__}: {error}",
+                    place=place_of(error),
+                    next_step="mend what the message names, then run this check again",
+                    seconds=time.perf_counter() - start,
+                )
+            )
+        causes, places, steps = zip(*context.problems, strict=True) if context.problems else ((),) * 3
+        return self._expected(
+            self._result(
+                check,
+                "fail" if context.problems else "pass",
+                context,
+                cause="; ".join(causes),
+                place=", ".join(dict.fromkeys(places)),
+                next_step="; ".join(dict.fromkeys(steps)),
+                seconds=time.perf_counter() - start,
+            )
+        )
+
+    def _expected(self, result: Result) -> Result:
+        """The result in the light of the failures that the case declares."""
+        reason = self.subject.case.expected_failures.get(result.id)
+        if reason is None:
+            return result
+        if result.status == "pass":
+            return replace(
+                result,
+                status="fail",
+                cause=f"passes, but the case expects it to fail ({reason})",
+                place=f"Case.expected_failures[{result.id!r}]",
+                next_step="remove the entry: the failure is mended",
+            )
+        return replace(result, status="skip", expected=reason)
+
+    def _result(
+        self,
+        check: Check,
+        status: Status,
+        context: Context | None = None,
+        *,
+        cause: str = "",
+        place: str = "",
+        next_step: str = "",
+        seconds: float = 0.0,
+    ) -> Result:
+        return Result(
+            id=check.id,
+            slug=check.slug,
+            family=check.family,
+            title=check.title,
+            status=status,
+            measurements=context.measurements if context else {},
+            lines=context.lines if context else [],
+            cause=cause,
+            place=place,
+            next_step=next_step,
+            reproduce=self._reproduce(check) if status in ("fail", "error") else "",
+            seconds=seconds,
+        )
+
+    def _reproduce(self, check: Check) -> str:
+        subject = self.subject
+        device = f" --device {subject.device}" if subject.device.type != "cpu" else ""
+        if self.target is not None:
+            return (
+                f"ris-diag check --case {self.target} --select {check.id} "
+                f"--seed {subject.seed}{device}"
+            )
+        return (
+            f"ris_diag.run(case, select={check.id!r}, device={str(subject.device)!r}, "
+            f"seed={subject.seed})"
+        )
+
+
+def run(
+    case: Case,
+    select: str | Iterable[str] | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+    *,
+    ignore: str | Iterable[str] | None = None,
+) -> Report:
+    """Run checks on a case.
+
+    Args:
+        case: the training under test.
+        select, ignore: IDs, prefixes of IDs, slugs or families; None selects all.
+        device: a torch device, "cpu", "cuda", "cuda:1".
+        seed: every random choice of the checks derives from it.
+
+    Raises:
+        CaseError: `case` is no `Case`, or names a check or threshold that doesn't exist.
+        UnknownCheck: an entry of `select` or `ignore` matches no check.
+        DeviceError: the device isn't there.
+    """
+    return Runner(case, device=device, seed=seed).run(select_checks(select, ignore))
+
+
+def usable_device(name: str) -> torch.device:
+    """The torch device of a name.
+
+    Raises:
+        DeviceError: not a device, or CUDA isn't there.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise DeviceError(f"device {name!r}: expected cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"device {name!r}: expected cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(
+            f"device {name!r} asked for, but torch {torch.__version__} "
+            f"(CUDA build: {torch.version.cuda or 'none'}) sees {torch.cuda.device_count()} CUDA "
+            "devices"
+        )
+    return device
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the results depend on."""
+    from ris_diag import __version__
+
+    return {
+        "ris_diag": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def place_of(error: BaseException) -> str:
+    """file:line of the innermost frame in the user's code, that is outside toolkit and libraries."""
+    frames = traceback.extract_tb(error.__traceback__)
+    outside = [
+        frame
+        for frame in frames
+        if not any(Path(frame.filename).resolve().is_relative_to(p) for p in (TOOLKIT, *LIBRARIES))
+        and not frame.filename.startswith("<")
+    ]
+    if not outside:
+        return ""
+    return f"{short_path(outside[-1].filename)}:{outside[-1].lineno}, in {outside[-1].name}"
+
+
+def _refuse_unknown_names(case: Case) -> None:
+    checks = {check.id: check for check in select_checks()}
+    names = {f"{check.id}.{t.name}" for check in checks.values() for t in check.thresholds}
+    unknown = [f"expected_failures[{key!r}]" for key in case.expected_failures if key not in checks]
+    unknown += [f"thresholds[{key!r}]" for key in case.thresholds if key not in names]
+    if unknown:
+        raise CaseError(
+            f"case {case.name!r}: {', '.join(unknown)} name(s) nothing that exists; "
+            f"expected_failures takes IDs ({', '.join(checks)}), thresholds takes ID.name "
+            f"({', '.join(sorted(names))})"
+        )
