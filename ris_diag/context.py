@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ris_diag.case import Batch, Case, Covariance, Declared, Fit, Losses, Progress
 from ris_diag.check import Check
 from ris_diag.errors import CaseError
-from ris_diag.progress import SILENT, ProgressFactory
+from ris_diag.progress import silent, ProgressFactory
 from ris_diag.randomness import derived_seed, seeded
 from ris_diag.result import Result
 
@@ -74,7 +74,7 @@ class Subject:
     case: Case
     device: torch.device
     seed: int
-    progress: ProgressFactory = SILENT
+    progress: ProgressFactory = silent
     _measured: dict[str, Any] = field(default_factory=dict)
 
     def once(self, key: str, measure: Callable[["Subject"], T]) -> T:

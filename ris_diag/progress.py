@@ -14,23 +14,22 @@ ProgressFactory = Callable[[str, int], AbstractContextManager[Advance]]
 
 
 @contextmanager
-def SILENT(description: str, total: int) -> Iterator[Advance]:
+def silent(description: str, total: int) -> Iterator[Advance]:
     """Shows nothing."""
     yield lambda status: None
 
 
-def plain_lines(write: Callable[[str], None], every: float = 0.1) -> ProgressFactory:
+def plain_lines(write: Callable[[str], None]) -> ProgressFactory:
     """A line at every tenth of the work, through `write`."""
 
     @contextmanager
     def progress(description: str, total: int) -> Iterator[Advance]:
-        done, shown = 0, 0
+        done = 0
 
         def advance(status: str) -> None:
-            nonlocal done, shown
+            nonlocal done
             done += 1
-            if int(done / total / every) > shown or done == total:
-                shown = int(done / total / every)
+            if done * 10 // total > (done - 1) * 10 // total:
                 write(f"{description}: {done}/{total}  {status}")
 
         yield advance

@@ -15,7 +15,7 @@ from ris_diag.case import Case
 from ris_diag.check import Check, get_check, select_checks
 from ris_diag.context import Context, Subject, short_path
 from ris_diag.errors import CaseError, DeviceError
-from ris_diag.progress import SILENT, ProgressFactory
+from ris_diag.progress import silent, ProgressFactory
 from ris_diag.result import Report, Result, Status
 
 TOOLKIT = Path(__file__).resolve().parent
@@ -32,7 +32,7 @@ class Runner:
         device: str = "cpu",
         seed: int = 0,
         target: str | None = None,
-        progress: ProgressFactory = SILENT,
+        progress: ProgressFactory = silent,
     ) -> None:
         """Prepare; nothing runs yet.
 

@@ -1,0 +1,1 @@
+"""The pytest face of ris-diag. Importing it imports nothing heavy."""

@@ -1,0 +1,138 @@
+"""Hooks and fixtures. Nothing heavy is imported unless a test or an option asks for a check."""
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from ris_diag.families import FAMILIES
+
+from pytest_ris.options import add_options
+from pytest_ris.session import KEY, PROPERTY, RisSession, Run, outcome, usage_errors
+
+if TYPE_CHECKING:
+    from ris_diag.case import Case
+    from ris_diag.runner import Runner
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the options."""
+    add_options(parser)
+
+
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """Serve --ris-list and --ris-explain."""
+    if not (config.option.ris_list or config.option.ris_explain):
+        return None
+    from ris_diag.check import all_checks, get_check
+    from ris_diag.render import explanation, listing_text
+
+    with usage_errors():
+        if config.option.ris_list:
+            text = listing_text(all_checks())
+        else:
+            text = explanation(get_check(config.option.ris_explain))
+    sys.stdout.write(text + "\n")
+    return 0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the markers, refuse wrong options."""
+    for family in FAMILIES:
+        config.addinivalue_line("markers", f"{family.name}: {family.text}")
+    ris = config.stash[KEY] = RisSession(config)
+    ris.validate()
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Collector(ris), "ris-collector")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test a check, marked with its family, for every test that asks for `ris_check`."""
+    if "ris_check" not in metafunc.fixturenames:
+        return
+    params = [
+        pytest.param(check.id, id=f"{check.id}-{check.slug}", marks=getattr(pytest.mark, check.family))
+        for check in metafunc.config.stash[KEY].checks()
+    ]
+    metafunc.parametrize("ris_check", params, indirect=True, scope="session")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse a run whose checks have no case, before the first test."""
+    ris = session.config.stash[KEY]
+    needs_target = any(
+        definitions[-1].func.__module__ == __name__
+        for item in session.items
+        if "ris_runner" in getattr(item, "fixturenames", ())
+        for definitions in [item._fixtureinfo.name2fixturedefs.get("ris_case", ())]  # type: ignore[attr-defined]  # the only way to see an override
+        if definitions
+    )
+    if needs_target and not hasattr(session.config, "workerinput"):
+        with usage_errors():
+            ris.case_by_target()
+
+
+@pytest.fixture(scope="session")
+def ris_case(pytestconfig: pytest.Config) -> "Case":
+    """The training under test. Override it in conftest.py to name your own."""
+    with usage_errors():
+        return pytestconfig.stash[KEY].case_by_target()
+
+
+@pytest.fixture(scope="session")
+def ris_device(pytestconfig: pytest.Config) -> str:
+    """Name of the torch device that the checks run on: "cpu", or "cuda" with --gpu."""
+    return pytestconfig.stash[KEY].device
+
+
+@pytest.fixture
+def ris_runner(request: pytest.FixtureRequest) -> "Runner":
+    """The runner of the case; checks that share a measurement share it."""
+    ris = request.config.stash[KEY]
+    case = request.getfixturevalue("ris_case")
+    if request.config.getoption("ris_case"):
+        case = ris.case_by_target()
+    return ris.runner(case)
+
+
+@pytest.fixture
+def ris_run(request: pytest.FixtureRequest, ris_runner: "Runner") -> Run:
+    """Function that runs a check by ID or slug: returns its result, fails or skips the test."""
+
+    def run(check: str) -> Any:
+        result = ris_runner.run_check(check)
+        record = {"case": ris_runner.subject.case.name, "result": result.to_json()}
+        request.node.user_properties.append((PROPERTY, record))
+        outcome(result)
+        return result
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def ris_check(request: pytest.FixtureRequest) -> str:
+    """ID of a check: a test that takes it runs once for every selected check."""
+    check_id: str = request.param
+    return check_id
+
+
+class Collector:
+    """Gathers results in the process that reports, from itself or from xdist workers."""
+
+    def __init__(self, ris: RisSession) -> None:
+        self.ris = ris
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep the results that a test recorded."""
+        if report.when == "call":
+            self.ris.records += [value for key, value in report.user_properties if key == PROPERTY]
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Show the section of the checks, if any ran."""
+        from pytest_ris.terminal import write_summary
+
+        if self.ris.records:
+            write_summary(terminalreporter, [record["result"] for record in self.ris.records])
+
+    def pytest_sessionfinish(self) -> None:
+        """Write the file of --ris-json."""
+        self.ris.write_json()

@@ -1,0 +1,148 @@
+"""The case, the runners and the results of one pytest session."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_ris.options import seed_of, value_of
+
+if TYPE_CHECKING:
+    from ris_diag.case import Case
+    from ris_diag.check import Check
+    from ris_diag.result import Result
+    from ris_diag.runner import Runner
+
+PROPERTY = "ris"
+
+
+class RisSession:
+    """State of the plugin; lives in the config's stash."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.records: list[dict[str, Any]] = []
+        self._runners: dict[int, Runner] = {}
+        self._loaded: Case | None = None
+
+    @property
+    def device(self) -> str:
+        """Name of the torch device."""
+        return "cuda" if value_of(self.config, "ris_gpu") else "cpu"
+
+    def validate(self) -> None:
+        """Refuse wrong options at once; costs nothing where none was given.
+
+        Raises:
+            pytest.UsageError: no CUDA for --gpu, unknown check, bad seed, bad target.
+        """
+        seed_of(self.config)
+        with usage_errors():
+            if self.device != "cpu":
+                from ris_diag.runner import usable_device
+
+                usable_device(self.device)
+            if value_of(self.config, "ris_select") or value_of(self.config, "ris_ignore"):
+                self.checks()
+            if self.config.getoption("ris_case"):
+                self.case_by_target()
+
+    def checks(self) -> list["Check"]:
+        """The selected checks."""
+        from ris_diag.check import select_checks
+
+        return select_checks(
+            value_of(self.config, "ris_select") or None,
+            value_of(self.config, "ris_ignore") or None,
+        )
+
+    @property
+    def target(self) -> str | None:
+        """The target of option, ini or pyproject.toml, in this order."""
+        from ris_diag.target import configured_target
+
+        return value_of(self.config, "ris_case") or configured_target(self.config.rootpath)
+
+    def case_by_target(self) -> "Case":
+        """The case of the target, loaded once.
+
+        Raises:
+            CaseError: there is no target, or it gives no case.
+        """
+        from ris_diag.errors import CaseError
+        from ris_diag.target import EXAMPLE, load_case
+
+        if self._loaded is None:
+            if self.target is None:
+                raise CaseError(f"no case: {EXAMPLE}")
+            self._loaded = load_case(self.target)
+        return self._loaded
+
+    def runner(self, case: "Case") -> "Runner":
+        """The runner of a case; checks that share a measurement share the runner."""
+        from ris_diag.runner import Runner
+
+        from pytest_ris.terminal import progress_for
+
+        if id(case) not in self._runners:
+            self._runners[id(case)] = Runner(
+                case,
+                device=self.device,
+                seed=seed_of(self.config),
+                target=self.target if case is self._loaded else None,
+                progress=progress_for(self.config),
+            )
+        return self._runners[id(case)]
+
+    def write_json(self) -> None:
+        """Write the results to the file of --ris-json, if it was given.
+
+        Raises:
+            pytest.UsageError: the file can't be written.
+        """
+        from ris_diag.result import Report, Result, write_json
+        from ris_diag.runner import versions
+
+        path = value_of(self.config, "ris_json")
+        if not path:
+            return
+        names = dict.fromkeys(record["case"] for record in self.records)
+        report = Report(
+            case=", ".join(names),
+            device=self.device,
+            seed=seed_of(self.config),
+            versions=versions(),
+            results=[Result(**record["result"]) for record in self.records],
+        )
+        try:
+            write_json(path, report.to_json())
+        except OSError as error:
+            raise pytest.UsageError(f"--ris-json {path}: {error.strerror}") from error
+
+
+KEY = pytest.StashKey[RisSession]()
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Turns the toolkit's errors into one line and exit code 4."""
+    from ris_diag.errors import RisDiagError
+
+    try:
+        yield
+    except RisDiagError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def outcome(result: "Result") -> None:
+    """Raise what pytest expects for a result that isn't a pass."""
+    if result.expected:
+        pytest.xfail(f"{result.expected} ({result.cause})")
+    if result.status == "skip":
+        pytest.skip(result.cause)
+    if result.status != "pass":
+        pytest.fail(result.message(), pytrace=False)
+
+
+Run = Callable[[str], "Result"]

@@ -1,0 +1,59 @@
+"""What the plugin shows: progress while a check works, the summary at the end."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from ris_diag.progress import Advance, ProgressFactory
+
+MARKUP = {"pass": {"green": True}, "skip": {"yellow": True}}
+FAILED = {"red": True, "bold": True}
+
+
+def progress_for(config: pytest.Config) -> "ProgressFactory":
+    """Progress on pytest's own terminal, past its capture; silent in xdist workers."""
+    from ris_diag.progress import for_stream, silent
+
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    capture = config.pluginmanager.getplugin("capturemanager")
+    if reporter is None or hasattr(config, "workerinput"):
+        return silent
+    show = for_stream(reporter._tw._file, quiet=config.get_verbosity() < 0)
+
+    @contextmanager
+    def progress(description: str, total: int) -> Iterator["Advance"]:
+        with capture.global_and_fixture_disabled():
+            reporter.ensure_newline()
+            with show(description, total) as advance:
+                yield advance
+
+    return progress
+
+
+def write_summary(reporter: pytest.TerminalReporter, results: list[dict[str, Any]]) -> None:
+    """The section of the summary: what a person reads first."""
+    from ris_diag.check import all_checks
+    from ris_diag.gate import READY
+    from ris_diag.render import result_line
+    from ris_diag.result import Result
+
+    checks = all_checks()
+    order = [check.id for check in checks]
+    ordered = sorted((Result(**r) for r in results), key=lambda r: order.index(r.id))
+    reporter.section("ris-diag", sep="=")
+    if reporter.config.get_verbosity() >= 0:
+        for result in ordered:
+            reporter.write_line(result_line(result), **MARKUP.get(result.status, FAILED))
+            for line in result.lines:
+                reporter.write_line(f"      {line}")
+    passed = sum(result.status == "pass" or bool(result.expected) for result in ordered)
+    complete = {result.id for result in ordered} == set(order)
+    if complete and passed == len(ordered):
+        reporter.write_line(READY, green=True, bold=True)
+        return
+    tail = "NOT READY" if passed < len(ordered) else "for a verdict run all: ris-diag gate"
+    markup = FAILED if passed < len(ordered) else {}
+    reporter.write_line(f"{passed} of {len(ordered)} checks passed; {tail}", **markup)
