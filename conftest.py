@@ -1,6 +1,7 @@
 """The worked example: a user's conftest.py names the training under test like this."""
 
 import pytest
+
 import ris_diag
 from model.case import reference
 

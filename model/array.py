@@ -1,4 +1,4 @@
-"""Geometry of the surface and its near-field steering vectors. Lengths in metres, angles in radians."""
+"""Geometry of the surface and its near-field steering vectors: metres and radians."""
 
 import math
 from dataclasses import dataclass

@@ -49,7 +49,7 @@ class BlendSchedule:
         return warmup
 
     def beta(self, epoch: int, epochs: int, generator: torch.Generator | None = None) -> float:
-        """beta in an epoch, counted from 1.
+        """Beta in an epoch, counted from 1.
 
         Args:
             generator: source of the jitter; give one in training only. Validation and inference

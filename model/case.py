@@ -48,9 +48,7 @@ class Reference:
         scenes = self.batch(split, seed, self.train_scenes)
         return SceneLoader(scenes, batch_size=self.batch_size, seed=seed)
 
-    def loss(
-        self, model: nn.Module, batch: Scenes, progress: ris_diag.Progress
-    ) -> ris_diag.Losses:
+    def loss(self, model: nn.Module, batch: Scenes, progress: ris_diag.Progress) -> ris_diag.Losses:
         """The loss of one training step."""
         criterion = DualLoss(self.train.weights).train(model.training)
         beta = self.train.schedule.beta(progress.epoch, progress.epochs)

@@ -23,11 +23,13 @@ def shrunk(R: Tensor, intensity: Tensor) -> Tensor:
     N = R.shape[-1]
     mean_power = R.diagonal(dim1=-2, dim2=-1).real.mean(-1)
     identity = torch.eye(N, dtype=R.dtype, device=R.device)
-    return (1 - intensity)[..., None, None] * R + (intensity * mean_power)[..., None, None] * identity
+    return (1 - intensity)[..., None, None] * R + (intensity * mean_power)[
+        ..., None, None
+    ] * identity
 
 
 def oas(X: Tensor) -> Tensor:
-    """Oracle-approximating shrinkage of the sample covariance of X: complex [..., N, L] -> [..., N, N].
+    """Oracle-approximating shrinkage (OAS) of the sample covariance: [..., N, L] -> [..., N, N].
 
     Chen, Wiesel, Eldar, Hero, "Shrinkage Algorithms for MMSE Covariance Estimation", IEEE Trans.
     Signal Processing 58(10), 2010, section III.C. The paper's moments are those of real Gaussian
@@ -44,7 +46,7 @@ def oas(X: Tensor) -> Tensor:
 
 
 def ledoit_wolf(X: Tensor) -> Tensor:
-    """Ledoit-Wolf shrinkage of the sample covariance of X: complex [..., N, L] -> [..., N, N].
+    """Ledoit-Wolf shrinkage of the sample covariance: complex [..., N, L] -> [..., N, N].
 
     Ledoit, Wolf, "A well-conditioned estimator for large-dimensional covariance matrices",
     J. Multivariate Analysis 88(2), 2004, section 3.3, with known zero mean and |.| of complex

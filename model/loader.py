@@ -28,7 +28,7 @@ class SceneLoader:
 
     def __iter__(self) -> Iterator[Scenes]:
         order = torch.randperm(len(self.scenes.X), generator=self._generator)
-        for index in order.split(self.batch_size):
+        for index in torch.split(order, self.batch_size):
             scenes = self.scenes.take(index)
             L = scenes.X.shape[-1]
             noise = torch.randn(L, L, dtype=scenes.X.dtype, generator=self._generator)

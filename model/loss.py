@@ -26,14 +26,14 @@ class LossWeights:
         require_number("lam_cov_pred", self.lam_cov_pred, 0, 100, open_low=True, open_high=True)
 
     def auxiliary(self, beta: float) -> float:
-        """The weight of `NMSE(R_pred)` in effect: at beta near 1 the main term has no gradient."""
+        """Weight of `NMSE(R_pred)` in effect: at beta near 1 the main term has no gradient."""
         if beta >= BETA_WITHOUT_GRADIENT:
             return max(self.lam_cov_pred, AUXILIARY_SHARE_AT_BETA_ONE * self.lam_cov)
         return self.lam_cov_pred
 
 
 class DualLossValue(NamedTuple):
-    """total = lam_cov * cov + lam_cov_pred * cov_pred (real scalars), and what they were made of."""
+    """total = lam_cov * cov + lam_cov_pred * cov_pred (scalars), and what they are made of."""
 
     total: Tensor
     cov: Tensor

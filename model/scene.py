@@ -1,4 +1,4 @@
-"""Simulated scenes: sources in the near field of the surface, snapshots at its elements, the truth."""
+"""Simulated scenes: near-field sources, snapshots at the elements of the surface, the truth."""
 
 import math
 from dataclasses import dataclass, field
@@ -110,7 +110,9 @@ def simulate(settings: SceneSettings, count: int, *, split: str, seed: int) -> S
 
     sources = torch.randint(1, K + 1, (count, 1), generator=generator)
     A = settings.array.steering(
-        angle(settings.azimuth_deg), angle(settings.elevation_deg), uniform(settings.distance, count, K)
+        angle(settings.azimuth_deg),
+        angle(settings.elevation_deg),
+        uniform(settings.distance, count, K),
     ).mT
     present = torch.arange(K) < sources
     # Unit-norm steering vectors: powers that sum to N give unit signal power at one element.

@@ -112,7 +112,7 @@ def fit(
             if on_step is not None:
                 on_step(epoch, value)
             optimizer.zero_grad()
-            value.total.backward()
+            value.total.backward()  # type: ignore[no-untyped-call]
             norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
             optimizer.step()
             losses.append(value.total.detach())

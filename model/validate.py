@@ -18,7 +18,7 @@ def require_number(
     open_high: bool = False,
     unit: str = "",
 ) -> None:
-    """Raise `ValueError` naming `name`, its value and the admissible interval unless it lies inside.
+    """Raise `ValueError` with name, value and admissible interval unless the value lies inside.
 
     Args:
         name: what the user calls the quantity.
@@ -45,9 +45,7 @@ def require_number(
 def require_count(name: str, value: int, low: int, high: int) -> None:
     """Raise `ValueError` unless `value` is an integer in `[low, high]`."""
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise ValueError(
-            f"{name}={value!r}: admissible are the integers {low} <= {name} <= {high}"
-        )
+        raise ValueError(f"{name}={value!r}: admissible are the integers {low} <= {name} <= {high}")
 
 
 def require_covariance(name: str, R: Tensor) -> None:

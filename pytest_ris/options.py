@@ -77,9 +77,7 @@ def add_options(parser: pytest.Parser) -> None:
             )
             parser.addini(option.ini, option.help, type="args", default=[])
         else:
-            group.addoption(
-                option.flag, dest=option.ini, metavar=option.metavar, help=option.help
-            )
+            group.addoption(option.flag, dest=option.ini, metavar=option.metavar, help=option.help)
             parser.addini(option.ini, option.help, type="string", default="")
     group.addoption("--ris-list", action="store_true", help="show all checks and exit")
     group.addoption("--ris-explain", metavar="ID", help="explain a check and exit")

@@ -4,10 +4,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from ris_diag.families import FAMILIES
 
 from pytest_ris.options import add_options
 from pytest_ris.session import KEY, PROPERTY, RisSession, Run, outcome, usage_errors
+from ris_diag.families import FAMILIES
 
 if TYPE_CHECKING:
     from ris_diag.case import Case
@@ -50,7 +50,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "ris_check" not in metafunc.fixturenames:
         return
     params = [
-        pytest.param(check.id, id=f"{check.id}-{check.slug}", marks=getattr(pytest.mark, check.family))
+        pytest.param(
+            check.id, id=f"{check.id}-{check.slug}", marks=getattr(pytest.mark, check.family)
+        )
         for check in metafunc.config.stash[KEY].checks()
     ]
     metafunc.parametrize("ris_check", params, indirect=True, scope="session")
@@ -124,7 +126,8 @@ class Collector:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep the results that a test recorded."""
         if report.when == "call":
-            self.ris.records += [value for key, value in report.user_properties if key == PROPERTY]
+            recorded = (value for key, value in report.user_properties if key == PROPERTY)
+            self.ris.records += [value for value in recorded if isinstance(value, dict)]
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Show the section of the checks, if any ran."""

@@ -81,9 +81,8 @@ class RisSession:
 
     def runner(self, case: "Case") -> "Runner":
         """The runner of a case; checks that share a measurement share the runner."""
-        from ris_diag.runner import Runner
-
         from pytest_ris.terminal import progress_for
+        from ris_diag.runner import Runner
 
         if id(case) not in self._runners:
             self._runners[id(case)] = Runner(

@@ -1,4 +1,4 @@
-"""Ready-made test: `pytest --pyargs pytest_ris.suite`, or import it into a test file of your own."""
+"""Ready-made test: run `pytest --pyargs pytest_ris.suite`, or import it into a test file."""
 
 from pytest_ris.session import Run
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ris_diag.case import Case, Covariance, Declared, Epoch, Losses, Override, Plan, Progress
-    from ris_diag.errors import CaseError, RisDiagError, UnknownCheck
+    from ris_diag.errors import CaseError, RisDiagError, UnknownCheckError
     from ris_diag.observer import Trace, observe
     from ris_diag.result import Report, Result
     from ris_diag.runner import Runner, run
@@ -19,7 +19,7 @@ _HOME = {
     "ris_diag.case": (
         "Case", "Covariance", "Declared", "Epoch", "Losses", "Override", "Plan", "Progress"
     ),
-    "ris_diag.errors": ("CaseError", "RisDiagError", "UnknownCheck"),
+    "ris_diag.errors": ("CaseError", "RisDiagError", "UnknownCheckError"),
     "ris_diag.observer": ("Trace", "observe"),
     "ris_diag.result": ("Report", "Result"),
     "ris_diag.runner": ("Runner", "run"),
@@ -41,7 +41,7 @@ __all__ = [
     "RisDiagError",
     "Runner",
     "Trace",
-    "UnknownCheck",
+    "UnknownCheckError",
     "observe",
     "run",
 ]

@@ -93,7 +93,7 @@ class Declared:
 
 @dataclass(frozen=True, kw_only=True)
 class Covariance:
-    """The parts of a training that estimates covariances and blends them with the sample covariance.
+    """Parts of a training that estimates covariances and blends them with the sample covariance.
 
     All covariances are complex [B, N, N].
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ris_diag.errors import UnknownCheck
+from ris_diag.errors import UnknownCheckError
 from ris_diag.families import FAMILIES
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ _REGISTRY: dict[str, Check] = {}
 
 
 def check(
-    id: str,
+    id: str,  # noqa: A002  # the word that users write
     slug: str,
     *,
     title: str,
@@ -112,7 +112,7 @@ def get_check(name: str) -> Check:
     """The check of an ID or slug.
 
     Raises:
-        UnknownCheck: there is none.
+        UnknownCheckError: there is none.
     """
     for entry in all_checks():
         if name in (entry.id, entry.slug):
@@ -123,10 +123,10 @@ def get_check(name: str) -> Check:
 def select_checks(
     select: str | Iterable[str] | None = None, ignore: str | Iterable[str] | None = None
 ) -> list[Check]:
-    """Checks whose ID begins with, or whose family or slug is, one of `select` and none of `ignore`.
+    """Checks that `select` names and `ignore` does not: by ID, prefix of IDs, slug or family.
 
     Raises:
-        UnknownCheck: an entry of either matches no check.
+        UnknownCheckError: an entry of either matches no check.
     """
     wanted = _matching(select) if select is not None else {c.id for c in all_checks()}
     unwanted = _matching(ignore) if ignore is not None else set()
@@ -136,7 +136,9 @@ def select_checks(
 def _matching(names: str | Iterable[str]) -> set[str]:
     found: set[str] = set()
     for name in split_names(names):
-        matches = {c.id for c in all_checks() if c.id.startswith(name) or name in (c.family, c.slug)}
+        matches = {
+            c.id for c in all_checks() if c.id.startswith(name) or name in (c.family, c.slug)
+        }
         if not matches:
             raise _unknown(name)
         found |= matches
@@ -149,9 +151,9 @@ def split_names(names: str | Iterable[str]) -> Sequence[str]:
     return [name.strip() for part in parts for name in part.split(",") if name.strip()]
 
 
-def _unknown(name: str) -> UnknownCheck:
+def _unknown(name: str) -> UnknownCheckError:
     ids = ", ".join(c.id for c in all_checks())
-    return UnknownCheck(
+    return UnknownCheckError(
         f"unknown check {name!r}: expected an ID, a prefix of IDs, a slug or a family "
         f"({', '.join(f.name for f in FAMILIES)}); IDs are {ids}"
     )

@@ -128,9 +128,7 @@ def _runner(target: str | None, device: str, seed: int) -> "Runner":
     target = target or configured_target()
     if target is None:
         raise click.UsageError(f"no case: {EXAMPLE}")
-    return Runner(
-        load_case(target), device=device, seed=seed, target=target, progress=for_stream()
-    )
+    return Runner(load_case(target), device=device, seed=seed, target=target, progress=for_stream())
 
 
 def _print_result(result: "Result") -> None:

@@ -1,4 +1,4 @@
-"""What a check sees: the case on a device, measurements shared between checks, a place for findings."""
+"""What a check sees: the case on a device, shared measurements, a place for findings."""
 
 import inspect
 import logging
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ris_diag.case import Batch, Case, Covariance, Declared, Fit, Losses, Progress
 from ris_diag.check import Check
 from ris_diag.errors import CaseError
-from ris_diag.progress import silent, ProgressFactory
+from ris_diag.progress import ProgressFactory, silent
 from ris_diag.randomness import derived_seed, seeded
 from ris_diag.result import Result
 
@@ -85,13 +85,14 @@ class Subject:
         if key not in self._measured:
             try:
                 with self.seeded(key):
-                    self._measured[key] = (measure(self), None)
+                    self._measured[key] = measure(self)
             except Exception as error:
-                self._measured[key] = (None, error)
-        value, error = self._measured[key]
-        if error is not None:
-            raise error
-        return value  # type: ignore[no-any-return]  # what measure returned
+                self._measured[key] = error
+                raise
+        measured = self._measured[key]
+        if isinstance(measured, Exception):
+            raise measured
+        return measured  # type: ignore[no-any-return]  # what measure returned
 
     def seeded(self, key: str) -> Any:
         """Scope with seeds derived from the user's seed, `key` and the case's name."""

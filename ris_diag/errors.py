@@ -9,7 +9,7 @@ class CaseError(RisDiagError):
     """The case under test can't be found, built or used."""
 
 
-class UnknownCheck(RisDiagError):
+class UnknownCheckError(RisDiagError):
     """A selection names no check."""
 
 

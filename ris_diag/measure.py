@@ -61,7 +61,7 @@ class Step:
 
 
 def effective_weights(losses: Losses) -> dict[str, float | None]:
-    """d total / d term for every term: the weight in effect, whatever was declared."""
+    """D total / d term for every term: the weight in effect, whatever was declared."""
     weights: dict[str, float | None] = {}
     for name, term in losses.terms.items():
         slope = None
@@ -148,7 +148,7 @@ def captured_log() -> Iterator[list[logging.LogRecord]]:
     """All records from INFO upwards, kept from the handlers that are installed."""
     records: list[logging.LogRecord] = []
     handler = logging.Handler(logging.INFO)
-    handler.emit = records.append  # type: ignore[method-assign]
+    handler.emit = records.append  # type: ignore[method-assign,assignment]
     root = logging.getLogger()
     handlers, level, disabled = root.handlers[:], root.level, root.manager.disable
     root.handlers[:] = [handler]
@@ -224,9 +224,7 @@ def short_fit(subject: Subject, path: str | None = None) -> Fitted:
         batches = [subject.batch("train", FIT_BATCH, offset=k + 1) for k in range(FIT_BATCHES)]
         validation = [subject.batch("validation", FIT_BATCH)]
         plan = Plan(epochs=FIT_EPOCHS, train=batches, validation=validation)
-        return run_fit(
-            subject, fit, subject.model(), plan, planned=FIT_EPOCHS * FIT_BATCHES
-        )
+        return run_fit(subject, fit, subject.model(), plan, planned=FIT_EPOCHS * FIT_BATCHES)
 
     return subject.once(f"short_fit {path}", measure)
 

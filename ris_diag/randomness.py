@@ -18,12 +18,16 @@ def derived_seed(seed: int, *names: str) -> int:
 def seeded(seed: int) -> Iterator[None]:
     """Seed python, numpy and torch (all devices); restore their states afterwards."""
     python_state, numpy_state = random.getstate(), np.random.get_state()
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    # Where nobody uses CUDA it is neither initialised nor seeded.
+    cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = range(torch.cuda.device_count()) if cuda else ()
     with torch.random.fork_rng(devices):
         try:
             random.seed(seed)
             np.random.seed(seed)
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
+            if cuda:
+                torch.cuda.manual_seed_all(seed)
             yield
         finally:
             random.setstate(python_state)

@@ -32,8 +32,10 @@ def explanation(check: Check) -> str:
     ]
     if check.requires:
         lines.append(f"Builds on: {', '.join(check.requires)}")
-    for limit in check.thresholds:
-        lines.append(f"Limit:   {limit.name} = {limit.value:g} {limit.unit}: {limit.why}")
+    lines += [
+        f"Limit:   {limit.name} = {limit.value:g} {limit.unit}: {limit.why}"
+        for limit in check.thresholds
+    ]
     return "\n".join(lines)
 
 

@@ -15,7 +15,7 @@ from ris_diag.case import Case
 from ris_diag.check import Check, get_check, select_checks
 from ris_diag.context import Context, Subject, short_path
 from ris_diag.errors import CaseError, DeviceError
-from ris_diag.progress import silent, ProgressFactory
+from ris_diag.progress import ProgressFactory, silent
 from ris_diag.result import Report, Result, Status
 
 TOOLKIT = Path(__file__).resolve().parent
@@ -57,7 +57,7 @@ class Runner:
         """Result of one check, by ID or slug.
 
         Raises:
-            UnknownCheck: no such check.
+            UnknownCheckError: no such check.
         """
         check = get_check(name)
         if check.id not in self._results:
@@ -96,7 +96,7 @@ class Runner:
         try:
             with self.subject.seeded(check.id):
                 check.function(context)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # whatever the code under test raises
             return self._expected(
                 self._result(
                     check,
@@ -108,7 +108,9 @@ class Runner:
                     seconds=time.perf_counter() - start,
                 )
             )
-        causes, places, steps = zip(*context.problems, strict=True) if context.problems else ((),) * 3
+        causes, places, steps = (
+            zip(*context.problems, strict=True) if context.problems else ((),) * 3
+        )
         return self._expected(
             self._result(
                 check,
@@ -194,7 +196,7 @@ def run(
 
     Raises:
         CaseError: `case` is no `Case`, or names a check or threshold that doesn't exist.
-        UnknownCheck: an entry of `select` or `ignore` matches no check.
+        UnknownCheckError: an entry of `select` or `ignore` matches no check.
         DeviceError: the device isn't there.
     """
     return Runner(case, device=device, seed=seed).run(select_checks(select, ignore))
@@ -218,6 +220,8 @@ def usable_device(name: str) -> torch.device:
             f"(CUDA build: {torch.version.cuda or 'none'}) sees {torch.cuda.device_count()} CUDA "
             "devices"
         )
+    if device.type == "cuda":
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # so that seeds reach it from the first check on
     return device
 
 
@@ -234,7 +238,7 @@ def versions() -> dict[str, str]:
 
 
 def place_of(error: BaseException) -> str:
-    """file:line of the innermost frame in the user's code, that is outside toolkit and libraries."""
+    """file:line of the innermost frame of the user: outside of toolkit and libraries."""
     frames = traceback.extract_tb(error.__traceback__)
     outside = [
         frame

@@ -188,8 +188,7 @@ def missing_gradient_refused(context: Context) -> None:
             f"{len(wrong)} of 3 situations get the wrong answer: "
             f"{'; '.join(f'{k}: {v}' for k, v in wrong.items())}",
             place=where(covariance.criterion),
-            next_step="raise if self.training and torch.is_grad_enabled() and not "
-            "R.requires_grad",
+            next_step="raise if self.training and torch.is_grad_enabled() and not R.requires_grad",
         )
     model = nudged_model(subject).train()
     losses = subject.loss(model, batch, Progress(epoch=1, epochs=LITMUS_EPOCHS))

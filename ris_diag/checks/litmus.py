@@ -25,7 +25,7 @@ NOTE_EPOCHS = 30
             name="min_drop",
             value=0.05,
             unit="share of the loss at equal beta",
-            why="the note's loose bound; it expects 0.20 to 0.30, and any fall below 0.05 is marginal",
+            why="the note's loose bound; it expects 0.20 to 0.30, a fall below 0.05 is marginal",
         ),
         Threshold(
             name="min_gradient_norm",

@@ -60,7 +60,9 @@ def _loss_at(subject: Subject, model: nn.Module, batch: Batch, beta: float) -> L
     sources=("S12",),
     needs=("covariance", "declared"),
     thresholds=(
-        Threshold(name="max_unreached", value=0, unit="parameters", why="a cut graph is never healthy"),
+        Threshold(
+            name="max_unreached", value=0, unit="parameters", why="a cut graph is never healthy"
+        ),
     ),
 )
 def each_term_reaches_network(context: Context) -> None:
@@ -114,7 +116,7 @@ def each_term_reaches_network(context: Context) -> None:
 )
 def total_is_weighted_sum(context: Context) -> None:
     subject, limit = context.subject, context.limit("max_relative_difference")
-    model, batch, losses = _training_loss(subject)
+    _, batch, losses = _training_loss(subject)
     weights = subject.declared.weights
     terms = {name: float(term.detach()) for name, term in losses.terms.items()}
     total = float(losses.total.detach())
@@ -244,7 +246,9 @@ def inference_uses_trained_blend(context: Context) -> None:
 def _relative_difference(first: Tensor, second: Tensor) -> float:
     if first.shape != second.shape:
         return math.inf
-    return float((first - second).norm() / first.norm().clamp_min(torch.finfo(first.real.dtype).tiny))
+    return float(
+        (first - second).norm() / first.norm().clamp_min(torch.finfo(first.real.dtype).tiny)
+    )
 
 
 def _near(value: float, expected: float, limit: float) -> bool:

@@ -1,7 +1,7 @@
 """A short training: memorising, generalising, and whether a search is worth it. S7 and S8."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from dataclasses import dataclass
 
 import torch
@@ -59,7 +59,11 @@ def memorises(context: Context) -> None:
     after = _evaluate(subject, model, [batch])
     reached = fitted.trace.losses[-1] if fitted.trace.backward else math.nan
     context.measure(
-        nmse_first=before, nmse_last=after, loss_last=reached, loss_floor=floor, scenes=MEMORISE_SCENES
+        nmse_first=before,
+        nmse_last=after,
+        loss_last=reached,
+        loss_floor=floor,
+        scenes=MEMORISE_SCENES,
     )
     context.say(
         f"Memorising {MEMORISE_SCENES} scenes, beta 0: NMSE(R_pred) {before:.4f} -> {after:.4f}, "
@@ -197,9 +201,9 @@ def generalises(context: Context) -> None:
     )
     limit, minimum = context.limit("max_validation_loss"), context.limit("min_drop")
     if loss is None or not loss < limit:
+        shown = "missing" if loss is None else f"{loss:.3f}"
         context.problem(
-            f"validation loss after {EPOCHS} epochs is {'missing' if loss is None else f'{loss:.3f}'}, "
-            f"limit {limit:g}",
+            f"validation loss after {EPOCHS} epochs is {shown}, limit {limit:g}",
             place=place,
             next_step="look at the epoch lines: a flat training loss is wiring, a rising "
             "validation loss is memorising",
@@ -319,4 +323,4 @@ def _trace_n(R: Tensor) -> Tensor:
 
 def _length(loader: Iterable[Batch]) -> int:
     """Number of batches; counts them where the loader has no len()."""
-    return len(loader) if hasattr(loader, "__len__") else sum(1 for _ in loader)
+    return len(loader) if isinstance(loader, Sized) else sum(1 for _ in loader)
