@@ -56,7 +56,7 @@ def ledoit_wolf(X: Tensor) -> Tensor:
     S = sample_covariance(X)
     tr_S2 = _energy(S)
     tr2_S = S.diagonal(dim1=-2, dim2=-1).real.sum(-1).square()
-    fourth = torch.view_as_real(X).square().sum((-3, -1)).square().sum(-1)
+    fourth = torch.view_as_real(X.resolve_conj()).square().sum((-3, -1)).square().sum(-1)
     intensity = (fourth / L**2 - tr_S2 / L) / (tr_S2 - tr2_S / N)
     return shrunk(S, intensity.clamp(0, 1))
 
@@ -72,4 +72,4 @@ def unit_diagonal(R: Tensor) -> Tensor:
 
 
 def _energy(R: Tensor) -> Tensor:
-    return torch.view_as_real(R).square().sum((-3, -2, -1))
+    return torch.view_as_real(R.resolve_conj()).square().sum((-3, -2, -1))

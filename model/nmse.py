@@ -32,7 +32,7 @@ def nmse(R_hat: Tensor, R_true: Tensor, *, w_diag: float = 0.2, w_off: float = 0
         raise ValueError("w_diag=0 and w_off=0: at least one of them must be above 0")
     if R_hat.shape != R_true.shape:
         raise ValueError(f"R_hat {list(R_hat.shape)} and R_true {list(R_true.shape)} must agree")
-    size = torch.view_as_real(R_true).abs().flatten(1).amax(1)
+    size = torch.view_as_real(R_true.resolve_conj()).abs().flatten(1).amax(1)
     _, exponent = torch.frexp(size)
     R_hat, R_true = _times_power_of_two(R_hat, -exponent), _times_power_of_two(R_true, -exponent)
 
@@ -58,7 +58,7 @@ def _times_power_of_two(R: Tensor, exponent: Tensor) -> Tensor:
 def _energies(R: Tensor) -> tuple[Tensor, Tensor]:
     """Energy of the diagonal and of the off-diagonal part: real [B] each."""
     B, N, _ = R.shape
-    parts = torch.view_as_real(R.contiguous())
+    parts = torch.view_as_real(R.resolve_conj().contiguous())
     diag = parts.diagonal(dim1=1, dim2=2).square().sum((1, 2))
     # Rows of N + 1 entries starting behind the first diagonal entry end with a diagonal entry.
     off = parts.flatten(1, 2)[:, 1:].reshape(B, N - 1, N + 1, 2)[:, :, :-1]

@@ -145,7 +145,7 @@ def check_scenes(scenes: Scenes, *, tolerance: float = 1e-4) -> None:
     require_covariance("R_samp", scenes.R_samp)
     require_covariance("R_true", scenes.R_true)
     for name, value in scenes._asdict().items():
-        finite = torch.isfinite(torch.view_as_real(value.resolve_conj())).flatten(1).all(1)
+        finite = torch.isfinite(value).flatten(1).all(1)
         if not finite.all():
             problems.append(f"NaN or Inf in {name} of {_scene_list(~finite)}")
     norm = scenes.R_true.flatten(1).norm(dim=1)

@@ -139,7 +139,8 @@ class Case:
         model: () -> a fresh model on the CPU, initialised from torch's global random state.
         batch: (split, seed, size) -> `size` fixed samples; split is "train", "validation", "test".
         loss: (model, batch, progress) -> the training loss exactly as the loop computes it.
-        fit: (model, plan) -> epochs; the author's own loop, in place.
+        fit: (model, plan) -> epochs; the author's own loop, in place. Where a curriculum leaves
+            samples of a batch out, give the path without it here.
         paths: name to a loop, for every path that builds the loss (with and without a
             curriculum); `fit` is one of them.
         loader: (split, seed) -> the batches of a full training, as the author serves them.

@@ -1,0 +1,411 @@
+"""The planted faults: what is changed, which checks must fire, what the report must say."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model.case import Reference, as_losses, criterion_losses
+from model.estimators import oas, trace_normalised
+from model.loss import DualLoss, DualLossValue, LossWeights
+from model.network import eigenbasis
+from model.nmse import nmse
+from model.scene import Scenes
+from ris_diag import Case, Covariance, Losses, Plan, Progress
+from tests.faults.healthy import SMALL, small
+from tests.faults.loop import Loop, dual_loss, loop, with_total
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """A fault: `fires` are the checks that must not pass, `says` stands in the first one's message."""
+
+    name: str
+    fires: tuple[str, ...]
+    says: str
+    plant: Callable[[], Case]
+
+
+FAULTS: list[Fault] = []
+
+
+def fault(*fires: str, says: str) -> Callable[[Callable[[], Case]], Callable[[], Case]]:
+    def register(plant: Callable[[], Case]) -> Callable[[], Case]:
+        FAULTS.append(Fault(name=plant.__name__, fires=fires, says=says, plant=plant))
+        return plant
+
+    return register
+
+
+def with_covariance(**parts: Any) -> Case:
+    case = small()
+    assert isinstance(case.covariance, Covariance)
+    return replace(case, covariance=replace(case.covariance, **parts))
+
+
+def with_loop(faulty: Loop) -> Case:
+    return replace(small(), fit=faulty, paths={"plain": faulty})
+
+
+def loss_with(change: Callable[[DualLossValue], DualLossValue]) -> Case:
+    """The case whose training loss is changed, in its loop and in what it shows."""
+
+    def changed(
+        criterion: DualLoss, model: nn.Module, scenes: Scenes, beta: float
+    ) -> DualLossValue:
+        return change(dual_loss(criterion, model, scenes, beta))
+
+    def loss(model: nn.Module, batch: Scenes, progress: Progress) -> Losses:
+        beta = SMALL.train.schedule.beta(progress.epoch, progress.epochs)
+        criterion = DualLoss(LossWeights()).train(model.training)
+        return as_losses(changed(criterion, model, batch, beta))
+
+    return replace(with_loop(loop(loss=changed)), loss=loss)
+
+
+def batches_with(change: Callable[[Scenes], Scenes]) -> Case:
+    return replace(small(), batch=lambda split, seed, size: change(SMALL.batch(split, seed, size)))
+
+
+# ---- weights
+
+
+@fault("G001", "L004", "L005", says="cov: 0")
+def main_weight_never_arrives() -> Case:
+    return loss_with(lambda value: with_total(value, main=0.0))
+
+
+@fault("L004", "L005", "G001", says="0.05 * cov_pred")
+def auxiliary_weight_never_arrives() -> Case:
+    return loss_with(lambda value: with_total(value, auxiliary=0.0))
+
+
+@fault("G001", says="cov: 1000")
+def weight_out_of_range() -> Case:
+    return loss_with(lambda value: with_total(value, main=1000.0))
+
+
+@fault("L005", says="path plain")
+def weight_missing_without_curriculum() -> Case:
+    def unweighted(
+        criterion: DualLoss, model: nn.Module, scenes: Scenes, beta: float
+    ) -> DualLossValue:
+        return with_total(dual_loss(criterion, model, scenes, beta), main=0.1)
+
+    return replace(
+        small(), paths={"plain": loop(loss=unweighted), "curriculum": SMALL.fit_curriculum}
+    )
+
+
+@fault("L005", says="differentiated")
+def shows_another_loss_than_it_trains_on() -> Case:
+    def frozen_copy(value: DualLossValue) -> Losses:
+        return as_losses(with_total(value, main=2.0))
+
+    return with_loop(loop(show=frozen_copy))
+
+
+@fault("G002", says="accepted")
+def criterion_takes_any_weight() -> Case:
+    def criterion(weights: dict[str, float]) -> DualLoss:
+        module = DualLoss(LossWeights())
+        object.__setattr__(module.weights, "lam_cov", weights["cov"])
+        return module
+
+    return with_covariance(criterion=criterion)
+
+
+@fault("G002", says="python -O")
+def criterion_guards_by_assert() -> Case:
+    def criterion(weights: dict[str, float]) -> DualLoss:
+        assert 0 < weights["cov"] < 100
+        return DualLoss(LossWeights(lam_cov=weights["cov"], lam_cov_pred=weights["cov_pred"]))
+
+    return with_covariance(criterion=criterion)
+
+
+# ---- blend
+
+
+@fault("G003", says="R_samp [1,4,4]")
+def blend_broadcasts() -> Case:
+    return with_covariance(blend=lambda R_pred, R_samp, beta: (1 - beta) * R_pred + beta * R_samp)
+
+
+@fault("L002", says="step 2: 0.000, declared 0.075")
+def warmup_is_stuck() -> Case:
+    return with_loop(loop(schedule=lambda epoch, epochs: 0.0))
+
+
+@fault("L002", says="step 1: 0.060, declared 0.000")
+def warmup_off_by_one() -> Case:
+    def early(epoch: int, epochs: int) -> float:
+        return 0.3 * min(1.0, epoch / max(2, int(0.2 * epochs)))
+
+    return with_loop(loop(schedule=early))
+
+
+@fault("L002", says="the schedule of inference differs")
+def inference_has_another_schedule() -> Case:
+    return with_covariance(beta=lambda epoch, epochs: 0.3)
+
+
+@fault("L006", says="at beta = 1 the weight of cov_pred is 0.05, at least 0.2 is needed")
+def beta_one_without_safety() -> Case:
+    class Unsafe(LossWeights):
+        def auxiliary(self, beta: float) -> float:
+            return self.lam_cov_pred
+
+    def criterion(weights: dict[str, float]) -> DualLoss:
+        return DualLoss(Unsafe(lam_cov=weights["cov"], lam_cov_pred=weights["cov_pred"]))
+
+    return with_covariance(criterion=criterion)
+
+
+@fault("L007", says="relative difference")
+def inference_leaves_the_blend_out() -> Case:
+    return with_covariance(infer=lambda model, batch, beta: model(batch.X))
+
+
+@fault("L007", says="relative difference")
+def inference_symmetrises_another_way() -> Case:
+    def infer(model: nn.Module, batch: Scenes, beta: float) -> Tensor:
+        R_blend = (1 - beta) * model(batch.X) + beta * batch.R_samp
+        return (R_blend + R_blend.mT) / 2
+
+    return with_covariance(infer=infer)
+
+
+# ---- gradient
+
+
+@fault("G004", says="detached R_pred while training: accepted")
+def criterion_takes_detached_prediction() -> Case:
+    class Careless(DualLoss):
+        def forward(
+            self, R_pred: Tensor, R_samp: Tensor, R_true: Tensor, beta: float
+        ) -> DualLossValue:
+            training, self.training = self.training, False
+            try:
+                return super().forward(R_pred, R_samp, R_true, beta)
+            finally:
+                self.training = training
+
+    return with_covariance(criterion=lambda weights: Careless(LossWeights()))
+
+
+@fault("G004", says="eval mode: refused")
+def criterion_refuses_validation_too() -> Case:
+    def loss(
+        criterion: nn.Module, R_pred: Tensor, R_samp: Tensor, R_true: Tensor, beta: float
+    ) -> Losses:
+        if not R_pred.requires_grad:
+            raise RuntimeError("no gradient")
+        return criterion_losses(criterion, R_pred, R_samp, R_true, beta)
+
+    return with_covariance(loss=loss)
+
+
+@fault("L003", "G004", says="term cov: 12 of 12 parameters get no gradient")
+def blend_is_detached() -> Case:
+    def detached(value: DualLossValue) -> DualLossValue:
+        return with_total(value._replace(cov=value.cov.detach(), R_blend=value.R_blend.detach()))
+
+    return loss_with(detached)
+
+
+@fault("L003", says="term cov_pred: 12 of 12 parameters get no gradient")
+def auxiliary_term_is_detached() -> Case:
+    return loss_with(lambda value: with_total(value._replace(cov_pred=value.cov_pred.detach())))
+
+
+@fault("L001", "L003", "G004", says="require(s) no gradient while training")
+def prediction_under_no_grad() -> Case:
+    def cut(criterion: DualLoss, model: nn.Module, scenes: Scenes, beta: float) -> DualLossValue:
+        with torch.no_grad():
+            R_pred = model(scenes.X)
+        value: DualLossValue = criterion(R_pred, scenes.R_samp, scenes.R_true, beta)
+        return value
+
+    def loss(model: nn.Module, batch: Scenes, progress: Progress) -> Losses:
+        return as_losses(cut(DualLoss(LossWeights()).train(model.training), model, batch, 0.0))
+
+    return replace(with_loop(loop(loss=cut)), loss=loss)
+
+
+@fault("L001", "O001", "O002", "O003", says="it fell by 0.0%")
+def learning_rate_of_zero() -> Case:
+    return with_loop(loop(learning_rate=0.0))
+
+
+@fault("L001", "O001", "O002", says="it fell by 0.0%")
+def optimizer_holds_another_model() -> Case:
+    return with_loop(loop(optimised=lambda model: SMALL.model()))
+
+
+@fault("L001", says="NMSE(R_pred) did not fall")
+def prediction_comes_from_a_stale_copy() -> Case:
+    stale = SMALL.model()
+    return with_covariance(predict=lambda model, batch: stale(batch.X))
+
+
+# ---- loop
+
+
+@fault("L008", says="is not above 0")
+def reported_loss_is_zero() -> Case:
+    return with_loop(loop(report=lambda losses: 0.0))
+
+
+@fault("L008", says="are not the mean of the losses seen")
+def reported_loss_is_the_last_batch() -> Case:
+    return with_loop(loop(report=lambda losses: losses[-1]))
+
+
+@fault("L009", says="4 optimiser steps for 12 batches")
+def one_step_an_epoch() -> Case:
+    return with_loop(loop(step_every_batch=False))
+
+
+@fault("L010", says="were printed instead of logged")
+def prints_instead_of_logging() -> Case:
+    return with_loop(loop(say=print))
+
+
+@fault("L010", says="[Beta Warmup] Annealing beta from 0.00 -> 0.30 over 2 epochs")
+def logs_nothing() -> Case:
+    return with_loop(loop(say=lambda line: None))
+
+
+# ---- metric and data
+
+
+@fault("G005", says="the same at scale 1e-08")
+def absolute_epsilon() -> Case:
+    def distance(estimate: Tensor, truth: Tensor) -> Tensor:
+        eye = torch.eye(truth.shape[-1])
+        error, energy = (estimate - truth).abs() ** 2, truth.abs() ** 2
+        diag = (error * eye).sum((1, 2)) / ((energy * eye).sum((1, 2)) + 1e-12)
+        off = (error * (1 - eye)).sum((1, 2)) / ((energy * (1 - eye)).sum((1, 2)) + 1e-12)
+        return 0.2 * diag + 0.8 * off
+
+    return with_covariance(distance=distance)
+
+
+@fault("G005", says="the formula")
+def norms_not_squared() -> Case:
+    return with_covariance(distance=lambda estimate, truth: nmse(estimate, truth).sqrt())
+
+
+@fault("G005", says="the formula")
+def batch_folded_into_the_norm() -> Case:
+    return with_covariance(
+        distance=lambda estimate, truth: nmse(estimate, truth).mean().expand(len(truth))
+    )
+
+
+@fault("G005", says="finite for a diagonal truth")
+def not_finite_for_a_diagonal_truth() -> Case:
+    def distance(estimate: Tensor, truth: Tensor) -> Tensor:
+        off = ~torch.eye(truth.shape[-1], dtype=torch.bool)
+        error, energy = (estimate - truth).abs() ** 2, truth.abs() ** 2
+        part = [(error * m).sum((1, 2)) / (energy * m).sum((1, 2)) for m in (~off, off)]
+        return 0.2 * part[0] + 0.8 * part[1]
+
+    return with_covariance(distance=distance)
+
+
+def _in_one_scene(change: Callable[[Tensor], Tensor]) -> Callable[[Scenes], Scenes]:
+    def apply(scenes: Scenes) -> Scenes:
+        R_true = scenes.R_true.clone()
+        R_true[-1] = change(R_true[-1])
+        return scenes._replace(R_true=R_true)
+
+    return apply
+
+
+@fault("G006", says="NaN or Inf in the truth in 1 of 64 samples (index 63)")
+def one_scene_is_nan() -> Case:
+    return batches_with(_in_one_scene(lambda R: R * float("nan")))
+
+
+@fault("G006", says="the truth is zero in 1 of 64 samples")
+def one_truth_is_zero() -> Case:
+    return batches_with(_in_one_scene(torch.zeros_like))
+
+
+@fault("G006", says="the truth is not Hermitian")
+def one_truth_is_half_filled() -> Case:
+    return batches_with(_in_one_scene(torch.triu))
+
+
+@fault("G006", says="the truth has negative eigenvalues")
+def one_truth_is_indefinite() -> Case:
+    return batches_with(_in_one_scene(lambda R: R - 2 * torch.eye(len(R))))
+
+
+# ---- capacity and worth
+
+
+class ShrinkOnly(nn.Module):
+    """Two parameters: a shrinkage intensity and a power. Learns, can't memorise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.raw = nn.Parameter(torch.tensor([3.0, 0.0]))
+
+    def forward(self, X: Tensor) -> Tensor:
+        intensity = torch.sigmoid(self.raw[0])
+        N = X.shape[1]
+        U, values = eigenbasis(X, min(X.shape[1:]))
+        R_samp = (U * values[:, None]) @ U.mH
+        shrunk = (1 - intensity) * R_samp + intensity * torch.eye(N)
+        return shrunk * torch.exp(self.raw[1])
+
+
+@fault("O001", "O003", says="it learns, but can't represent them")
+def network_lacks_capacity() -> Case:
+    def fit(model: nn.Module, plan: Plan) -> Any:
+        faster = replace(SMALL.train, learning_rate=0.3)
+        return replace(SMALL, train=faster).fit(model, plan)
+
+    return replace(small(), model=ShrinkOnly, fit=fit, paths={"plain": fit})
+
+
+@fault("O001", says="the loss of the truth itself is")
+def loss_of_the_truth_is_not_zero() -> Case:
+    def loss(
+        criterion: nn.Module, R_pred: Tensor, R_samp: Tensor, R_true: Tensor, beta: float
+    ) -> Losses:
+        return criterion_losses(criterion, R_pred, R_samp, R_true.conj(), beta)
+
+    return with_covariance(loss=loss)
+
+
+@fault("O002", "O003", says="on fresh scenes went from")
+def labels_belong_to_other_scenes() -> Case:
+    @dataclass(frozen=True, kw_only=True)
+    class Shuffled(Reference):
+        def batch(self, split: str, seed: int, size: int) -> Scenes:
+            scenes = super().batch(split, seed, size)
+            wrong = scenes.R_true.roll(1, 0) if split == "train" else scenes.R_true
+            return scenes._replace(R_true=wrong)
+
+    return Shuffled(scenes=SMALL.scenes, train_scenes=256).case()
+
+
+@fault("O003", says="it has learnt nothing worth a search")
+def network_is_the_classical_estimator() -> Case:
+    """A network whose one weight moves, around the best classical estimate."""
+
+    class Classical(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gain = nn.Parameter(torch.tensor(0.5))
+
+        def forward(self, X: Tensor) -> Tensor:
+            return trace_normalised(oas(X)) * self.gain
+
+    return replace(small(), model=Classical)

@@ -1,0 +1,46 @@
+"""Every check fires on a planted fault and is silent on every healthy case."""
+
+import pytest
+
+import ris_diag
+from ris_diag.check import all_checks
+from tests.faults.catalogue import FAULTS, Fault
+from tests.faults.healthy import HEALTHY
+
+FAST = ["guard", "litmus"]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_fault_fires_its_checks(fault: Fault) -> None:
+    report = ris_diag.run(fault.plant(), select=fault.fires)
+    silent = [check for check in fault.fires if report[check].status not in ("fail", "error")]
+    assert not silent, f"{fault.name}: {silent} did not fire"
+    assert fault.says in report[fault.fires[0]].message()
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_healthy_case_is_silent(name: str) -> None:
+    report = ris_diag.run(HEALTHY[name](), select=FAST)
+    assert [result.message() for result in report.results if result.status != "pass"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", HEALTHY)
+def test_healthy_case_overfits_in_silence(name: str) -> None:
+    report = ris_diag.run(HEALTHY[name](), select="overfit")
+    assert [result.message() for result in report.results if result.status != "pass"] == []
+
+
+def test_every_check_has_a_planted_fault() -> None:
+    fired = {check for fault in FAULTS for check in fault.fires}
+    assert {check.id for check in all_checks()} == fired
+
+
+def test_every_documented_row_is_covered() -> None:
+    sources = {source for check in all_checks() for source in check.sources}
+    assert {f"S{row}" for row in range(1, 14)} <= sources
+
+
+def test_names_of_faults_are_unique() -> None:
+    names = [fault.name for fault in FAULTS]
+    assert len(names) == len(set(names))

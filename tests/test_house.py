@@ -1,0 +1,135 @@
+"""The project's own rules: who imports whom, sizes, generated pages."""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from ris_diag.check import all_checks
+from ris_diag.pages import pages
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = [
+    path for room in ("model", "ris_diag", "pytest_ris") for path in (ROOT / room).rglob("*.py")
+]
+
+CORE = {"torch", "numpy"}
+# Room: what any module of it may import; exceptions by module.
+ALLOWED = {
+    "model": CORE | {"model"},
+    "ris_diag": CORE | {"ris_diag", "rich"},
+    "pytest_ris": {"pytest_ris", "pytest", "ris_diag"},
+}
+ALSO = {
+    "model/case.py": {"ris_diag"},
+    "ris_diag/cli.py": {"click"},
+    "ris_diag/__main__.py": {"click"},
+}
+# Third-party modules that the plugin may load at module level. ris_diag/__init__.py and
+# ris_diag/families.py import nothing but the standard library, so they cost nothing.
+LIGHT = {"pytest", "pytest_ris", "ris_diag.families"}
+
+
+def module_level(tree: ast.Module) -> set[str]:
+    """Modules imported when the module is, TYPE_CHECKING blocks left out."""
+    nodes = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    return names(nodes)
+
+
+def everywhere(tree: ast.Module) -> set[str]:
+    return names([node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)])
+
+
+def names(nodes: list[ast.Import | ast.ImportFrom]) -> set[str]:
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif node.module:
+            found.add(node.module)
+    return found
+
+
+def third_party(modules: set[str]) -> set[str]:
+    return {m for m in modules if m.split(".")[0] not in sys.stdlib_module_names}
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def foreign_imports(path: Path, tree: ast.Module) -> set[str]:
+    """What a module imports against the table of rooms."""
+    relative = path.relative_to(ROOT).as_posix()
+    room = relative.split("/")[0]
+    allowed = ALLOWED[room] | ALSO.get(relative, set())
+    imported = third_party(everywhere(tree))
+    return {module for module in imported if module.split(".")[0] not in allowed}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_rooms_import_what_they_may(path: Path) -> None:
+    assert foreign_imports(path, parse(path)) == set()
+
+
+def test_the_table_of_rooms_can_fail() -> None:
+    bad = ast.parse("def f():\n    from model.case import reference\n    import pytest\n")
+    assert foreign_imports(ROOT / "ris_diag" / "runner.py", bad) == {"model.case", "pytest"}
+
+
+@pytest.mark.parametrize("name", ["plugin", "options", "session", "terminal", "suite", "seeding"])
+def test_plugin_imports_nothing_heavy_at_module_level(name: str) -> None:
+    imported = third_party(module_level(parse(ROOT / "pytest_ris" / f"{name}.py")))
+    heavy = {m for m in imported if m not in LIGHT and m.split(".")[0] != "pytest_ris"}
+    assert heavy == set()
+
+
+@pytest.mark.parametrize("name", ["__init__", "families"])
+def test_what_the_plugin_loads_of_the_toolkit_is_standard_library(name: str) -> None:
+    assert third_party(module_level(parse(ROOT / "ris_diag" / f"{name}.py"))) == set()
+
+
+def test_modules_are_about_one_thing() -> None:
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES}
+    assert {str(path) for path, count in lines.items() if count > 400} == set()
+    assert sorted(lines.values())[len(lines) // 2] <= 150
+
+
+def test_no_guard_is_an_assert() -> None:
+    asserting = {
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in SOURCES
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.Assert)
+    }
+    assert asserting == set()
+
+
+def test_generated_pages_are_current() -> None:
+    committed = {p.name: p.read_text(encoding="utf-8") for p in (ROOT / "docs/checks").glob("*.md")}
+    assert committed == pages(), "run `make docs`"
+
+
+def test_links_between_documents_exist() -> None:
+    documents = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]
+    broken = []
+    for document in documents:
+        for link in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text(encoding="utf-8")):
+            if "://" not in link and not (document.parent / link).exists():
+                broken.append(f"{document.relative_to(ROOT)}: {link}")
+    assert broken == []
+
+
+@pytest.mark.parametrize("check", all_checks(), ids=lambda c: c.id)
+def test_every_declaration_is_complete(check: object) -> None:
+    from ris_diag.check import Check
+
+    assert isinstance(check, Check)
+    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", check.slug)
+    assert not check.title.endswith(".")
+    assert check.what.endswith(".") and check.why.endswith(".")
+    assert check.thresholds, "a check without a limit can't say why it fails"
+    assert all(t.why and t.unit for t in check.thresholds)
+    assert all(re.fullmatch(r"[SB]\d+", source) for source in check.sources)
