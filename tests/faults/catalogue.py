@@ -20,7 +20,7 @@ from tests.faults.loop import Loop, dual_loss, loop, with_total
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """A fault: `fires` are the checks that must not pass, `says` stands in the first one's message."""
+    """`fires` are the checks that must not pass, `says` stands in the first one's message."""
 
     name: str
     fires: tuple[str, ...]
@@ -173,7 +173,8 @@ def inference_leaves_the_blend_out() -> Case:
 def inference_symmetrises_another_way() -> Case:
     def infer(model: nn.Module, batch: Scenes, beta: float) -> Tensor:
         R_blend = (1 - beta) * model(batch.X) + beta * batch.R_samp
-        return (R_blend + R_blend.mT) / 2
+        symmetric: Tensor = (R_blend + R_blend.mT) / 2
+        return symmetric
 
     return with_covariance(infer=infer)
 
@@ -362,7 +363,8 @@ class ShrinkOnly(nn.Module):
         U, values = eigenbasis(X, min(X.shape[1:]))
         R_samp = (U * values[:, None]) @ U.mH
         shrunk = (1 - intensity) * R_samp + intensity * torch.eye(N)
-        return shrunk * torch.exp(self.raw[1])
+        scaled: Tensor = shrunk * torch.exp(self.raw[1])
+        return scaled
 
 
 @fault("O001", "O003", says="it learns, but can't represent them")

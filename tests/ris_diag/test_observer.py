@@ -1,0 +1,119 @@
+"""The observer sees what happens and leaves nothing behind."""
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import optimizer as torch_optimizer
+
+from ris_diag import observe
+from ris_diag.observer import TrainingStopped
+
+
+def train(model: nn.Module, steps: int, *, swallow: bool = False) -> list[float]:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    losses = []
+    for _ in range(steps):
+        try:
+            loss = model(torch.ones(2, 3)).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(float(loss.detach()))
+        except Exception:
+            if not swallow:
+                raise
+    return losses
+
+
+def nothing_left_behind() -> bool:
+    return (
+        not torch_optimizer._global_optimizer_pre_hooks
+        and not torch_optimizer._global_optimizer_post_hooks
+        and torch.autograd.backward.__module__ == "torch.autograd"
+    )
+
+
+def test_sees_losses_steps_rates_and_gradients() -> None:
+    model = nn.Linear(3, 1)
+    with observe(model) as trace:
+        losses = train(model, 3)
+    assert trace.losses == losses
+    assert trace.steps == 3
+    assert trace.learning_rates == [[0.1]] * 3
+    assert trace.backward_per_step == [1, 1, 1]
+    assert [norms.shape for norms in trace.gradient_norms] == [(2,)] * 3
+    assert nothing_left_behind()
+
+
+def test_sees_norms_before_clipping() -> None:
+    model = nn.Linear(3, 1)
+    with observe(model) as trace:
+        model(torch.full((2, 3), 100.0)).square().mean().backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
+    assert float(trace.gradient_norms[0].max()) > 1.0
+
+
+def test_a_missing_gradient_counts_as_zero() -> None:
+    model = nn.Linear(3, 1)
+    model.bias.requires_grad_(False)
+    with observe(model) as trace:
+        model(torch.ones(2, 3)).square().mean().backward()
+    assert float(trace.gradient_norms[0][0]) > 0
+    assert float(trace.gradient_norms[0][1]) == 0
+
+
+def test_counts_accumulated_backward_passes() -> None:
+    model = nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with observe() as trace:
+        for _ in range(2):
+            model(torch.ones(2, 3)).mean().backward()
+            torch.autograd.backward(model(torch.ones(2, 3)).mean())
+            optimizer.step()
+    assert trace.backward_per_step == [2, 2]
+
+
+@pytest.mark.parametrize("swallow", [False, True])
+def test_stops_after_the_asked_steps(swallow: bool) -> None:
+    model = nn.Linear(3, 1)
+    with observe(model, stop_after=2) as trace:
+        train(model, 10, swallow=swallow)
+    assert trace.steps == 2
+    assert nothing_left_behind()
+
+
+def test_the_last_step_is_taken_before_the_stop() -> None:
+    model = nn.Linear(3, 1)
+    before = model.weight.detach().clone()
+    with observe(model, stop_after=1):
+        train(model, 10)
+    assert not torch.equal(before, model.weight)
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_leaves_nothing_behind_after_an_error(error: type[BaseException]) -> None:
+    with pytest.raises(error), observe(nn.Linear(3, 1)):
+        raise error
+    assert nothing_left_behind()
+
+
+def test_does_not_catch_the_stop_of_an_outer_observer() -> None:
+    with observe(stop_after=1) as outer, observe() as inner:
+        train(nn.Linear(3, 1), 5)
+    assert (outer.steps, inner.steps) == (1, 1)
+    with pytest.raises(TrainingStopped), observe():
+        raise TrainingStopped
+
+
+def test_training_is_the_same_watched_and_unwatched() -> None:
+    results = []
+    for watched in (True, False):
+        torch.manual_seed(0)
+        model = nn.Linear(3, 1)
+        if watched:
+            with observe(model):
+                train(model, 5)
+        else:
+            train(model, 5)
+        results.append(model.weight.detach())
+    assert torch.equal(*results)

@@ -1,0 +1,54 @@
+"""Builds the wheel, installs it into a fresh environment and runs the suite from another folder.
+
+Dependencies come from the environment that runs this script: nothing is downloaded but the build
+backend. `make test-wheel` calls it.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+# What the tests read beside the installed packages. The packages themselves stay behind.
+TAKEN = ("tests", "conftest.py", "pyproject.toml")
+
+
+def run(*command: str | Path, cwd: Path) -> None:
+    subprocess.run([str(part) for part in command], cwd=cwd, check=True)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="ris diag wheel ") as folder:
+        away = Path(folder)
+        dist, environment, project = away / "dist", away / "venv", away / "project"
+        run(sys.executable, "-m", "build", "--wheel", "--outdir", dist, ROOT, cwd=ROOT)
+        (wheel,) = dist.glob("*.whl")
+        venv.create(environment, with_pip=True)
+        python = environment / "bin" / "python"
+        run(python, "-m", "pip", "install", "--quiet", "--no-deps", wheel, cwd=away)
+        _borrow_dependencies(environment)
+        project.mkdir()
+        for name in TAKEN:
+            source = ROOT / name
+            copy = shutil.copytree if source.is_dir() else shutil.copy
+            copy(source, project / name)
+        os.environ.pop("PYTHONPATH", None)
+        # The rules of the house are about the repository, which is not here.
+        rules = "--ignore=tests/test_house.py"
+        run(python, "-m", "pytest", "-n", "2", rules, *sys.argv[1:], cwd=project)
+
+
+def _borrow_dependencies(environment: Path) -> None:
+    """Let the fresh environment see the libraries of this one, behind its own."""
+    site = next((environment / "lib").glob("python*/site-packages"))
+    libraries = sysconfig.get_path("purelib")
+    (site / "borrowed.pth").write_text(f"{libraries}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
