@@ -1,10 +1,8 @@
 """What a check sees: the case on a device, shared measurements, a place for findings."""
 
-import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -48,23 +46,6 @@ class DeviceBatches:
 def as_losses(value: Losses | Tensor) -> Losses:
     """What a case's loss returned, as `Losses`."""
     return Losses(total=value) if isinstance(value, Tensor) else value
-
-
-def where(function: Any) -> str:
-    """file:line of a callable's definition, or its name where Python can't tell."""
-    function = inspect.unwrap(getattr(function, "func", function))
-    code = getattr(function, "__code__", None)
-    if code is not None:
-        return f"{short_path(code.co_filename)}:{code.co_firstlineno}"
-    return getattr(function, "__qualname__", repr(function))
-
-
-def short_path(path: str) -> str:
-    """The path relative to the working folder where it lies inside it."""
-    try:
-        return str(Path(path).resolve().relative_to(Path.cwd()))
-    except ValueError:
-        return path
 
 
 @dataclass

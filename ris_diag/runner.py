@@ -1,25 +1,20 @@
 """The one runner: pytest, the command line, the gate and a notebook all call it."""
 
 import platform
-import sysconfig
 import time
-import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from ris_diag.case import Case
 from ris_diag.check import Check, get_check, select_checks
-from ris_diag.context import Context, Subject, short_path
+from ris_diag.context import Context, Subject
 from ris_diag.errors import CaseError, DeviceError
+from ris_diag.places import place_of
 from ris_diag.progress import ProgressFactory, silent
 from ris_diag.result import Report, Result, Status
-
-TOOLKIT = Path(__file__).resolve().parent
-LIBRARIES = tuple(Path(sysconfig.get_path(key)).resolve() for key in ("purelib", "stdlib"))
 
 
 class Runner:
@@ -235,20 +230,6 @@ def versions() -> dict[str, str]:
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
-
-
-def place_of(error: BaseException) -> str:
-    """file:line of the innermost frame of the user: outside of toolkit and libraries."""
-    frames = traceback.extract_tb(error.__traceback__)
-    outside = [
-        frame
-        for frame in frames
-        if not any(Path(frame.filename).resolve().is_relative_to(p) for p in (TOOLKIT, *LIBRARIES))
-        and not frame.filename.startswith("<")
-    ]
-    if not outside:
-        return ""
-    return f"{short_path(outside[-1].filename)}:{outside[-1].lineno}, in {outside[-1].name}"
 
 
 def _refuse_unknown_names(case: Case) -> None:

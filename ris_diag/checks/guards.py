@@ -8,8 +8,9 @@ from torch import Tensor
 
 from ris_diag.case import Progress
 from ris_diag.check import Threshold, check
-from ris_diag.context import Context, where
+from ris_diag.context import Context
 from ris_diag.measure import LITMUS_EPOCHS, effective_weights, nudged_model
+from ris_diag.places import where
 
 BATCH = 4
 WEIGHT_LIMIT = 100.0

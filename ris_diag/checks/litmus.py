@@ -3,8 +3,9 @@
 import math
 
 from ris_diag.check import Threshold, check
-from ris_diag.context import Context, where
+from ris_diag.context import Context
 from ris_diag.measure import LITMUS_EPOCHS, LITMUS_STEPS, litmus
+from ris_diag.places import where
 
 NOTE_EPOCHS = 30
 
@@ -39,7 +40,7 @@ def one_batch_learns(context: Context) -> None:
     subject = context.subject
     run = litmus(subject)
     trace, steps = run.fitted.trace, run.fitted.steps
-    place = where(subject.fit)
+    place = trace.step_place or where(subject.fit)
     means = [float(norms.mean()) for norms in trace.gradient_norms]
     for number, loss in enumerate(trace.losses, start=1):
         step = steps[number - 1] if number <= len(steps) else None

@@ -4,8 +4,9 @@ import math
 import re
 
 from ris_diag.check import Threshold, check
-from ris_diag.context import Context, where
+from ris_diag.context import Context
 from ris_diag.measure import FIT_EPOCHS, listed, short_fit
+from ris_diag.places import where
 
 MEAN_ROUNDING = Threshold(
     name="max_relative_difference",
@@ -75,7 +76,9 @@ def weights_on_every_path(context: Context) -> None:
                 f"path {path}: weight in effect at step time: {'; '.join(off)} "
                 f"(limit {limit:g} relative)",
                 place=where(fit),
-                next_step="pass the declared weights to the loss on this path, too",
+                next_step="run L003: it tells which term's graph is cut"
+                if None in worst.values()
+                else "pass the declared weights to the loss on this path, too",
             )
     context.measure(weights=seen_on, declared=dict(declared))
 
@@ -160,7 +163,7 @@ def one_step_a_batch(context: Context) -> None:
         context.problem(
             f"{steps} optimiser steps for {planned} batches ({FIT_EPOCHS} epochs), "
             f"{backward} backward passes",
-            place=where(subject.fit),
+            place=fitted.trace.step_place or where(subject.fit),
             next_step="call zero_grad(), backward() and step() inside the loop over batches",
         )
 

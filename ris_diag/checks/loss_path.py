@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ris_diag.case import Batch, Losses, Progress
 from ris_diag.check import Threshold, check
-from ris_diag.context import Context, Subject, where
+from ris_diag.context import Context, Subject
 from ris_diag.measure import (
     LITMUS_BATCH,
     LITMUS_EPOCHS,
@@ -17,6 +17,7 @@ from ris_diag.measure import (
     listed,
     nudged_model,
 )
+from ris_diag.places import where
 
 BETA_ONE = 1.0
 AUXILIARY_SHARE = 0.2

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from ris_diag.case import Batch, Losses, Plan
 from ris_diag.check import Threshold, check
-from ris_diag.context import Context, DeviceBatches, Subject, where
+from ris_diag.context import Context, DeviceBatches, Subject
 from ris_diag.measure import Fitted, listed, mean_and_error, mean_distance, run_fit
+from ris_diag.places import where
 
 MEMORISE_SCENES = 16
 MEMORISE_EPOCHS = 200

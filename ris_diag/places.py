@@ -1,0 +1,55 @@
+"""file:line in the user's code: of a callable, of an exception, of the call that is running."""
+
+import inspect
+import sysconfig
+import traceback
+from pathlib import Path
+from typing import Any
+
+TOOLKIT = Path(__file__).resolve().parent
+LIBRARIES = tuple(Path(sysconfig.get_path(key)).resolve() for key in ("purelib", "stdlib"))
+
+
+def where(function: Any) -> str:
+    """file:line of a callable's definition, or its name where Python can't tell."""
+    function = inspect.unwrap(getattr(function, "func", function))
+    if not hasattr(function, "__code__") and not isinstance(function, type):
+        function = getattr(function, "__func__", type(function))
+    try:
+        path, (_, line) = inspect.getfile(function), inspect.findsource(function)
+    except (OSError, TypeError):
+        return getattr(function, "__qualname__", repr(function))
+    return f"{short_path(path)}:{line + 1}"
+
+
+def place_of(error: BaseException) -> str:
+    """file:line of the innermost frame of the user: outside of toolkit and libraries."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if _is_users(frame.filename):
+            return f"{short_path(frame.filename)}:{frame.lineno}, in {frame.name}"
+    return ""
+
+
+def calling_place() -> str:
+    """file:line of the user's innermost frame that is running now; "" if there is none."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        if _is_users(frame.f_code.co_filename):
+            return f"{short_path(frame.f_code.co_filename)}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""
+
+
+def short_path(path: str) -> str:
+    """The path relative to the working folder where it lies inside it."""
+    try:
+        return str(Path(path).resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return path
+
+
+def _is_users(filename: str) -> bool:
+    if filename.startswith("<"):
+        return False
+    path = Path(filename).resolve()
+    return not any(path.is_relative_to(folder) for folder in (TOOLKIT, *LIBRARIES))
