@@ -4,7 +4,7 @@ PY := .venv/bin/python
 export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup gate test lint test-wheel docs clean
+.PHONY: setup gate test lint test-wheel bench docs clean
 
 gate: setup
 	@$(PY) -m ris_diag gate
@@ -29,6 +29,11 @@ lint: setup
 # The whole suite against the built wheel, from another folder.
 test-wheel: setup
 	$(PY) tests/wheel.py
+
+# The NMSE kernel against its baseline and the memory limit; keeps JSON under .benchmarks/.
+bench: setup
+	$(PY) -m pytest tests/bench/bench_nmse.py -q -p no:randomly -p no:xdist --benchmark-only \
+		--benchmark-autosave --benchmark-columns=median $(BENCH)
 
 docs: setup
 	$(PY) -m ris_diag.pages

@@ -1,6 +1,9 @@
 """The worked example: a user's conftest.py names the training under test like this."""
 
+import os
+
 import pytest
+import torch
 
 import ris_diag
 from model.case import reference
@@ -12,3 +15,10 @@ pytest_plugins = ["pytester"]
 def ris_case() -> ris_diag.Case:
     """The training that `pytest -m guard`, `-m litmus` and `-m overfit` check."""
     return reference()
+
+
+def pytest_configure() -> None:
+    """Share the cores among xdist's workers: threads of all would wait for each other."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers > 1:
+        torch.set_num_threads(max(1, torch.get_num_threads() // workers))

@@ -12,7 +12,7 @@ class Option:
 
     flag: str
     ini: str
-    kind: Literal["text", "list", "switch"]
+    kind: Literal["text", "number", "list", "switch"]
     help: str
     metavar: str = ""
 
@@ -44,7 +44,7 @@ OPTIONS = (
     Option(
         flag="--ris-seed",
         ini="ris_seed",
-        kind="text",
+        kind="number",
         metavar="N",
         help="seed of every random choice of the checks (default: 0)",
     ),
@@ -78,7 +78,10 @@ def add_options(parser: pytest.Parser) -> None:
             parser.addini(option.ini, option.help, type="args", default=[])
         else:
             group.addoption(option.flag, dest=option.ini, metavar=option.metavar, help=option.help)
-            parser.addini(option.ini, option.help, type="string", default="")
+            if option.kind == "number":
+                parser.addini(option.ini, option.help, type="int", default=0)
+            else:
+                parser.addini(option.ini, option.help, type="string", default="")
     group.addoption("--ris-list", action="store_true", help="show all checks and exit")
     group.addoption("--ris-explain", metavar="ID", help="explain a check and exit")
 
@@ -95,8 +98,7 @@ def seed_of(config: pytest.Config) -> int:
     Raises:
         pytest.UsageError: not an integer.
     """
-    text = value_of(config, "ris_seed") or "0"
     try:
-        return int(text)
-    except ValueError:
-        raise pytest.UsageError(f"--ris-seed {text!r}: expected an integer") from None
+        return int(value_of(config, "ris_seed"))
+    except ValueError as error:
+        raise pytest.UsageError(f"--ris-seed: expected an integer ({error})") from None

@@ -1,17 +1,28 @@
 """Hooks and fixtures. Nothing heavy is imported unless a test or an option asks for a check."""
 
 import sys
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_ris.options import add_options
-from pytest_ris.session import KEY, PROPERTY, RisSession, Run, outcome, usage_errors
+from pytest_ris.session import (
+    KEY,
+    PROPERTY,
+    RisSession,
+    Run,
+    outcome,
+    plain_failures,
+    usage_errors,
+)
 from ris_diag.families import FAMILIES
 
 if TYPE_CHECKING:
     from ris_diag.case import Case
     from ris_diag.runner import Runner
+
+REFUSAL = "ris_refusal"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -58,25 +69,35 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("ris_check", params, indirect=True, scope="session")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Refuse a run whose checks have no case, before the first test."""
-    ris = session.config.stash[KEY]
-    needs_target = any(
-        definitions[-1].func.__module__ == __name__
-        for item in session.items
-        if "ris_runner" in getattr(item, "fixturenames", ())
-        for definitions in [item._fixtureinfo.name2fixturedefs.get("ris_case", ())]  # type: ignore[attr-defined]  # the only way to see an override
-        if definitions
-    )
-    if needs_target and not hasattr(session.config, "workerinput"):
+    config = session.config
+    if config.option.collectonly or not any(_needs_target(item) for item in session.items):
+        return
+    try:
         with usage_errors():
-            ris.case_by_target()
+            config.stash[KEY].case_by_target()
+    except pytest.UsageError as error:
+        if not hasattr(config, "workeroutput"):
+            raise
+        # A worker of xdist can't refuse a run: it tells the controller, which does.
+        config.workeroutput[REFUSAL] = str(error)
+        session.items.clear()
+
+
+def _needs_target(item: pytest.Item) -> bool:
+    """Whether a test asks for the case and no conftest.py names one."""
+    if "ris_case" not in getattr(item, "fixturenames", ()):
+        return False
+    definitions = item.session._fixturemanager.getfixturedefs("ris_case", item) or ()
+    return any(definition.func.__module__ == __name__ for definition in definitions[-1:])
 
 
 @pytest.fixture(scope="session")
 def ris_case(pytestconfig: pytest.Config) -> "Case":
     """The training under test. Override it in conftest.py to name your own."""
-    with usage_errors():
+    with plain_failures():
         return pytestconfig.stash[KEY].case_by_target()
 
 
@@ -87,13 +108,14 @@ def ris_device(pytestconfig: pytest.Config) -> str:
 
 
 @pytest.fixture
-def ris_runner(request: pytest.FixtureRequest) -> "Runner":
-    """The runner of the case; checks that share a measurement share it."""
-    ris = request.config.stash[KEY]
-    case = request.getfixturevalue("ris_case")
-    if request.config.getoption("ris_case"):
-        case = ris.case_by_target()
-    return ris.runner(case)
+def ris_runner(pytestconfig: pytest.Config, ris_case: "Case") -> "Runner":
+    """The runner of the case, that of --ris-case if it was given.
+
+    Checks of a case that share a measurement share its runner.
+    """
+    ris = pytestconfig.stash[KEY]
+    with plain_failures():
+        return ris.runner(ris.case_by_target() if pytestconfig.option.ris_case else ris_case)
 
 
 @pytest.fixture
@@ -101,7 +123,8 @@ def ris_run(request: pytest.FixtureRequest, ris_runner: "Runner") -> Run:
     """Function that runs a check by ID or slug: returns its result, fails or skips the test."""
 
     def run(check: str) -> Any:
-        result = ris_runner.run_check(check)
+        with plain_failures():
+            result = ris_runner.run_check(check)
         record = {"case": ris_runner.subject.case.name, "result": result.to_json()}
         request.node.user_properties.append((PROPERTY, record))
         outcome(result)
@@ -125,17 +148,26 @@ class Collector:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep the results that a test recorded."""
-        if report.when == "call":
+        if report.when == "teardown":  # holds what setup and call recorded
             recorded = (value for key, value in report.user_properties if key == PROPERTY)
             self.ris.records += [value for value in recorded if isinstance(value, dict)]
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Show the section of the checks, if any ran."""
-        from pytest_ris.terminal import write_summary
-
         if self.ris.records:
-            write_summary(terminalreporter, [record["result"] for record in self.ris.records])
+            from pytest_ris.terminal import write_summary
 
-    def pytest_sessionfinish(self) -> None:
-        """Write the file of --ris-json."""
+            write_summary(terminalreporter, self.ris.results())
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Refuse the run if a worker of xdist found that its checks have no case."""
+        refusal = getattr(node, "workeroutput", {}).get(REFUSAL)
+        if refusal is not None:
+            raise pytest.UsageError(refusal)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self) -> Generator[None]:
+        """Write the file of --ris-json, after the summary: an error must not hide it."""
+        yield
         self.ris.write_json()

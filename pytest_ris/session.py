@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_ris.options import seed_of, value_of
+from ris_diag.families import FAMILIES
 
 if TYPE_CHECKING:
     from ris_diag.case import Case
@@ -35,16 +37,21 @@ class RisSession:
         """Refuse wrong options at once; costs nothing where none was given.
 
         Raises:
-            pytest.UsageError: no CUDA for --gpu, unknown check, bad seed, bad target.
+            pytest.UsageError: no CUDA for --gpu, unknown check, none left, bad seed, bad target,
+                no folder for --ris-json.
         """
         seed_of(self.config)
+        path = value_of(self.config, "ris_json")
+        if path and (not Path(path).parent.is_dir() or Path(path).is_dir()):
+            raise pytest.UsageError(f"--ris-json {path}: expected a file in a folder that exists")
         with usage_errors():
             if self.device != "cpu":
                 from ris_diag.runner import usable_device
 
                 usable_device(self.device)
-            if value_of(self.config, "ris_select") or value_of(self.config, "ris_ignore"):
-                self.checks()
+            selected = value_of(self.config, "ris_select") or value_of(self.config, "ris_ignore")
+            if selected and not self.checks():
+                raise pytest.UsageError("--ris-select and --ris-ignore leave no check")
             if self.config.getoption("ris_case"):
                 self.case_by_target()
 
@@ -94,25 +101,33 @@ class RisSession:
             )
         return self._runners[id(case)]
 
+    def results(self) -> list["Result"]:
+        """Results by family and number, in whatever order the tests ran."""
+        from ris_diag.result import Result
+
+        order = [family.letter for family in FAMILIES]
+        results = [Result(**record["result"]) for record in self.records]
+        return sorted(results, key=lambda result: (order.index(result.id[0]), result.id))
+
     def write_json(self) -> None:
         """Write the results to the file of --ris-json, if it was given.
 
         Raises:
             pytest.UsageError: the file can't be written.
         """
-        from ris_diag.result import Report, Result, write_json
-        from ris_diag.runner import versions
-
         path = value_of(self.config, "ris_json")
         if not path:
             return
+        from ris_diag.result import Report, write_json
+        from ris_diag.runner import versions
+
         names = dict.fromkeys(record["case"] for record in self.records)
         report = Report(
             case=", ".join(names),
             device=self.device,
             seed=seed_of(self.config),
             versions=versions(),
-            results=[Result(**record["result"]) for record in self.records],
+            results=self.results(),
         )
         try:
             write_json(path, report.to_json())
@@ -132,6 +147,17 @@ def usage_errors() -> Iterator[None]:
         yield
     except RisDiagError as error:
         raise pytest.UsageError(str(error)) from error
+
+
+@contextmanager
+def plain_failures() -> Iterator[None]:
+    """Turns the toolkit's errors into the failure of a test, without a traceback."""
+    from ris_diag.errors import RisDiagError
+
+    try:
+        yield
+    except RisDiagError as error:
+        pytest.fail(str(error), pytrace=False)
 
 
 def outcome(result: "Result") -> None:

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from ris_diag.progress import Advance, ProgressFactory
+    from ris_diag.result import Result
 
 MARKUP = {"pass": {"green": True}, "skip": {"yellow": True}}
 FAILED = {"red": True, "bold": True}
@@ -33,27 +34,23 @@ def progress_for(config: pytest.Config) -> "ProgressFactory":
     return progress
 
 
-def write_summary(reporter: pytest.TerminalReporter, results: list[dict[str, Any]]) -> None:
-    """The section of the summary: what a person reads first."""
+def write_summary(reporter: pytest.TerminalReporter, results: list["Result"]) -> None:
+    """The section of the summary: what a person reads first; results in the order to show."""
     from ris_diag.check import all_checks
-    from ris_diag.gate import READY
+    from ris_diag.gate import READY, lets_through
     from ris_diag.render import result_line
-    from ris_diag.result import Result
 
-    checks = all_checks()
-    order = [check.id for check in checks]
-    ordered = sorted((Result(**r) for r in results), key=lambda r: order.index(r.id))
-    reporter.section("ris-diag", sep="=")
+    reporter.write_sep("=", "ris-diag")
     if reporter.config.get_verbosity() >= 0:
-        for result in ordered:
+        for result in results:
             reporter.write_line(result_line(result), **MARKUP.get(result.status, FAILED))
             for line in result.lines:
                 reporter.write_line(f"      {line}")
-    passed = sum(result.status == "pass" or bool(result.expected) for result in ordered)
-    complete = {result.id for result in ordered} == set(order)
-    if complete and passed == len(ordered):
+    passed = sum(map(lets_through, results))
+    complete = {check.id for check in all_checks()} <= {result.id for result in results}
+    if complete and passed == len(results):
         reporter.write_line(READY, green=True, bold=True)
         return
-    tail = "NOT READY" if passed < len(ordered) else "for a verdict run all: ris-diag gate"
-    markup = FAILED if passed < len(ordered) else {}
-    reporter.write_line(f"{passed} of {len(ordered)} checks passed; {tail}", **markup)
+    tail = "NOT READY" if passed < len(results) else "for a verdict run all: ris-diag gate"
+    markup = FAILED if passed < len(results) else {}
+    reporter.write_line(f"{passed} of {len(results)} checks passed; {tail}", **markup)

@@ -16,14 +16,27 @@ if TYPE_CHECKING:
 USAGE, CLOSED = 2, 1
 
 
+class _Refused(click.ClickException):
+    """A wrong request: one line and exit code 2."""
+
+    exit_code = USAGE
+
+
 class _Group(click.Group):
-    """Turns the toolkit's errors into one line and exit code 2."""
+    """Turns the toolkit's errors into refusals."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except RisDiagError as error:
-            raise click.UsageError(str(error)) from error
+            raise _Refused(str(error)) from error
+
+
+def _in_a_folder(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
+    """Refuse a file that can't be written before anything runs."""
+    if path is not None and not path.parent.is_dir():
+        raise _Refused(f"--json {path}: expected a file in a folder that exists")
+    return path
 
 
 def _case_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -34,7 +47,7 @@ def _case_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N."),
         click.option(
             "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path),
-            help="Write the report to this file.",
+            help="Write the report to this file.", callback=_in_a_folder,
         ),
         click.option(
             "--case", metavar="PKG.MOD:FACTORY",
@@ -93,7 +106,7 @@ def check(
 
     checks = select_checks(select or None, ignore or None)
     if not checks:
-        raise click.UsageError("--select and --ignore leave no check")
+        raise _Refused("--select and --ignore leave no check")
     runner = _runner(case, device, seed)
     report = runner.run(checks, _print_result)
     _write(report, json_file)
@@ -127,7 +140,7 @@ def _runner(target: str | None, device: str, seed: int) -> "Runner":
 
     target = target or configured_target()
     if target is None:
-        raise click.UsageError(f"no case: {EXAMPLE}")
+        raise _Refused(f"no case: {EXAMPLE}")
     return Runner(load_case(target), device=device, seed=seed, target=target, progress=for_stream())
 
 
@@ -152,4 +165,4 @@ def _write(report: "Report", json_file: Path | None) -> None:
     try:
         write_json(json_file, report.to_json())
     except OSError as error:
-        raise click.UsageError(f"--json {json_file}: {error.strerror}") from error
+        raise _Refused(f"--json {json_file}: {error.strerror}") from error

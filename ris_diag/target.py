@@ -78,7 +78,11 @@ def configured_target(folder: Path | None = None) -> str | None:
         except tomllib.TOMLDecodeError as error:
             raise CaseError(f"{path}: {error}") from error
         target = table.get("tool", {}).get("ris-diag", {}).get("case")
-        if target is not None and not isinstance(target, str):
+        if target is None:
+            return None
+        if not isinstance(target, str):
             raise CaseError(f"{path}: [tool.ris-diag] case = {target!r}: expected pkg.mod:factory")
+        if str(parent) not in sys.path:
+            sys.path.insert(0, str(parent))  # importable from every folder below, too
         return target
     return None

@@ -1,11 +1,22 @@
 """Small scenes and a small network whose weights are not the initial ones."""
 
+from collections.abc import Callable, Iterator
+
 import pytest
 import torch
 
 from model.array import PlanarArray
 from model.network import CovarianceNet, NetworkSettings
 from model.scene import Scenes, SceneSettings, simulate
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """These matrices are too small to share; on a busy machine idle threads cost a factor of 10."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -28,3 +39,13 @@ def net(settings: SceneSettings) -> CovarianceNet:
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     return model
+
+
+@pytest.fixture
+def make_net(net: CovarianceNet) -> Callable[[], CovarianceNet]:
+    def make() -> CovarianceNet:
+        copy = CovarianceNet(net.settings)
+        copy.load_state_dict(net.state_dict())
+        return copy
+
+    return make

@@ -1,0 +1,55 @@
+"""Diagonal and off-diagonal part of a batch of matrices, without masks or copies."""
+
+import torch
+from torch import Tensor
+
+
+def part_norms(R: Tensor, out: Tensor) -> Tensor:
+    """Frobenius norms of the diagonal and of the off-diagonal part.
+
+    Args:
+        R: complex [B, N, N], contiguous.
+        out: real [2, B], filled and returned.
+    """
+    B, N, _ = R.shape
+    entries = torch.view_as_real(R)
+    # Behind the first diagonal entry, every run of N + 1 entries ends with a diagonal one: the
+    # rest is the off-diagonal part, without a subtraction that would lose its digits. A norm a
+    # run keeps the reduction on contiguous memory.
+    runs = entries.as_strided(
+        (B, N - 1, 2 * N), (2 * N * N, 2 * (N + 1), 1), 2 * R.storage_offset() + 2
+    )
+    diagonal = torch.view_as_real(R.diagonal(dim1=1, dim2=2)).flatten(1)
+    torch.linalg.vector_norm(diagonal, dim=1, out=out[0])
+    torch.linalg.vector_norm(torch.linalg.vector_norm(runs, dim=2), dim=1, out=out[1])
+    return out
+
+
+def times_by_parts(R: Tensor, factors: Tensor, out: Tensor) -> Tensor:
+    """The diagonal times factors[0], the rest times factors[1].
+
+    Args:
+        R: complex [B, N, N].
+        factors: real [2, B].
+        out: like R, filled and returned; not R itself.
+    """
+    # Real factors on real parts: a complex product would make NaN of Inf and 0.
+    parts, target = torch.view_as_real(R), torch.view_as_real(out)
+    torch.mul(parts, factors[1, :, None, None, None], out=target)
+    target.diagonal(dim1=1, dim2=2).copy_(
+        parts.diagonal(dim1=1, dim2=2) * factors[0, :, None, None]
+    )
+    return out
+
+
+def weighted(parts: Tensor, w_diag: float, w_off: float) -> Tensor:
+    """`w_diag parts[0] + w_off parts[1]`, in one place so that it rounds in one way."""
+    return (parts[0] * w_diag).add_(parts[1], alpha=w_off)
+
+
+def largest_entries(R: Tensor) -> Tensor:
+    """Largest |re| or |im| of the diagonal and of the off-diagonal entries: real [2, B]."""
+    entries = torch.view_as_real(R).abs().amax(-1)
+    diagonal = entries.diagonal(dim1=1, dim2=2).amax(1)
+    entries.diagonal(dim1=1, dim2=2).zero_()
+    return torch.stack([diagonal, entries.flatten(1).amax(1)])

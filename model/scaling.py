@@ -1,0 +1,87 @@
+"""The NMSE outside the safe range: exact scaling by powers of two, part by part."""
+
+import torch
+from torch import Tensor
+
+from model.parts import largest_entries, part_norms, times_by_parts, weighted
+
+# An entry's error counts up to this multiple of the largest entry of the truth's part.
+LARGEST_ERROR = 2.0**40
+
+
+def scaled_errors(
+    R_hat: Tensor, R_true: Tensor, weights: tuple[float, float]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Values, and what the gradient needs, computed on scaled copies.
+
+    Both matrices are multiplied by 2^-e, e the exponent of the truth's largest |re| or |im| in
+    the part (diagonal, off-diagonal), before they are subtracted: nothing overflows, and the
+    truth's norm is neither tiny nor huge. The error is scaled once more, by its own exponent,
+    before it is squared.
+
+    Args:
+        R_hat, R_true: complex [B, N, N], contiguous.
+        weights: of the diagonal and the off-diagonal part; their sum is 1.
+
+    Returns:
+        values, real [B]; scaled error, complex [B, N, N]; norms of the scaled truth, real
+        [2, B], infinite where the gradient is to be 0; exponents e, int32 [2, B].
+    """
+    largest = largest_entries(R_true)
+    zero = largest == 0
+    all_zero = zero.all(0)
+    # A part in which the truth is zero stands on the other part's scale; where the truth is zero
+    # altogether the estimate gives the scale.
+    yardstick = torch.where(zero, largest.flip(0), largest)
+    yardstick = torch.where(all_zero, largest_entries(R_hat).amax(0), yardstick)
+    exponents = _exponent(yardstick)
+
+    truth = times_powers_of_two(R_true, -exponents)
+    error = _clamped(times_powers_of_two(R_hat, -exponents), LARGEST_ERROR) - truth
+    truth_norms = part_norms(truth, out=torch.empty_like(largest))
+    truth_norms = torch.where(zero, torch.linalg.vector_norm(truth_norms, dim=0), truth_norms)
+
+    own = _exponent(largest_entries(error))
+    error_norms = part_norms(times_powers_of_two(error, -own), out=torch.empty_like(largest))
+    parts = torch.ldexp((error_norms / truth_norms).square(), 2 * own)
+    values = weighted(parts, *weights)
+
+    wrong = (error_norms > 0).any(0).to(values.dtype)
+    values = torch.where(all_zero, wrong, values)
+    truth_norms = torch.where(all_zero, torch.inf, truth_norms)
+    finite = torch.isfinite(R_hat).flatten(1).all(1) & torch.isfinite(R_true).flatten(1).all(1)
+    values = torch.where(finite, values, torch.nan)
+    truth_norms = torch.where(finite, truth_norms, torch.nan)
+    return values, error, truth_norms, exponents
+
+
+def unscaled(gradient: Tensor, exponents: Tensor) -> Tensor:
+    """The gradient with respect to the scaled error, as one with respect to R_hat.
+
+    `2^-e` times the gradient, cut at the largest number of the dtype.
+
+    Args:
+        gradient: complex [B, N, N].
+        exponents: int32 [2, B], of the diagonal and the off-diagonal part.
+    """
+    limit = torch.finfo(gradient.real.dtype).max
+    return _clamped(times_powers_of_two(gradient, -exponents), limit)
+
+
+def times_powers_of_two(R: Tensor, exponents: Tensor) -> Tensor:
+    """Diagonal times 2^exponents[0], the rest times 2^exponents[1]: complex [B, N, N].
+
+    In two half steps, so that no factor overflows or goes subnormal.
+    """
+    one = torch.ones_like(exponents, dtype=R.real.dtype)
+    half = torch.div(exponents, 2, rounding_mode="floor")
+    once = times_by_parts(R, torch.ldexp(one, half), out=torch.empty_like(R))
+    return times_by_parts(once, torch.ldexp(one, exponents - half), out=torch.empty_like(R))
+
+
+def _clamped(R: Tensor, limit: float) -> Tensor:
+    return torch.view_as_complex(torch.view_as_real(R).clamp(-limit, limit))
+
+
+def _exponent(values: Tensor) -> Tensor:
+    return torch.frexp(values).exponent

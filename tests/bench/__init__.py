@@ -1,0 +1,1 @@
+"""Benchmarks: `make bench`. Ratios within one interleaved run, in process time."""

@@ -1,0 +1,217 @@
+import math
+import re
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.nmse import nmse
+from model.scene import Scenes
+
+BOTH = [torch.complex64, torch.complex128]
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.complex128)
+
+
+def by_definition(R_hat: Tensor, R_true: Tensor, w_diag: float = 0.2, w_off: float = 0.8) -> Tensor:
+    R_hat, R_true = R_hat.to(torch.complex128), R_true.to(torch.complex128)
+    diagonal = torch.eye(R_true.shape[-1], dtype=torch.bool)
+    parts = []
+    for mask in (diagonal, ~diagonal):
+        error, truth = ((R * mask).abs().square().sum((1, 2)) for R in (R_hat - R_true, R_true))
+        parts.append(error / truth)
+    return (w_diag * parts[0] + w_off * parts[1]) / (w_diag + w_off)
+
+
+def test_zero_at_equality(scenes: Scenes) -> None:
+    assert nmse(scenes.R_true, scenes.R_true).tolist() == [0.0] * 8
+
+
+def test_one_for_the_zero_matrix(scenes: Scenes) -> None:
+    got = nmse(torch.zeros_like(scenes.R_true), scenes.R_true)
+    assert torch.allclose(got, torch.ones(8), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", BOTH)
+def test_a_two_by_two_example_by_hand(dtype: torch.dtype) -> None:
+    R_true = torch.tensor([[[2, 1j], [-1j, 1]]], dtype=dtype)
+    R_hat = torch.tensor([[[3, 1 + 2j], [1 - 2j, 3]]], dtype=dtype)
+    # Diagonal: (1 + 4) / (4 + 1) = 1; off: (2 + 2) / (1 + 1) = 2.
+    got = nmse(R_hat, R_true)
+    assert got.shape == (1,)
+    assert got.dtype == (torch.float32 if dtype == torch.complex64 else torch.float64)
+    assert got.item() == pytest.approx(0.2 * 1 + 0.8 * 2, rel=1e-6)
+    assert nmse(R_hat, R_true, w_diag=3, w_off=1).item() == pytest.approx(1.25, rel=1e-6)
+    assert nmse(R_hat, R_true, w_diag=0.0, w_off=5.0).item() == pytest.approx(2.0, rel=1e-6)
+    assert nmse(R_hat, R_true, w_diag=7.0, w_off=0.0).item() == pytest.approx(1.0, rel=1e-6)
+
+
+@pytest.mark.parametrize("N", [2, 3, 12])
+def test_the_value_is_the_definition(N: int) -> None:
+    R_hat, R_true = random(20, N, N, seed=1), random(20, N, N, seed=2)
+    assert torch.allclose(nmse(R_hat, R_true), by_definition(R_hat, R_true), rtol=1e-12)
+    single = nmse(R_hat.to(torch.complex64), R_true.to(torch.complex64))
+    assert torch.allclose(single.double(), by_definition(R_hat, R_true), rtol=1e-5)
+
+
+def test_every_sample_is_measured_by_itself(scenes: Scenes) -> None:
+    order = torch.tensor([6, 1, 3])
+    whole = nmse(scenes.R_samp, scenes.R_true)
+    assert torch.equal(whole[order], nmse(scenes.R_samp[order], scenes.R_true[order]))
+
+
+def test_conjugating_both_changes_nothing(scenes: Scenes) -> None:
+    expected = nmse(scenes.R_samp, scenes.R_true)
+    for turned in (
+        nmse(scenes.R_samp.mH, scenes.R_true.mH),
+        nmse(scenes.R_samp.mT, scenes.R_true.mT),
+        nmse(scenes.R_samp.conj().resolve_conj(), scenes.R_true.conj().resolve_conj()),
+    ):
+        assert torch.allclose(turned, expected, rtol=1e-6)
+
+
+def test_a_conjugate_view_is_read(scenes: Scenes) -> None:
+    expected = nmse(scenes.R_samp, scenes.R_true)
+    assert torch.allclose(nmse(scenes.R_samp.conj(), scenes.R_true.conj()), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("exponent", [-30, -20, -7, 0, 7, 20, 30])
+@pytest.mark.parametrize("dtype", BOTH)
+def test_a_common_scale_changes_nothing(scenes: Scenes, exponent: int, dtype: torch.dtype) -> None:
+    scale = 10.0**exponent
+    R_samp, R_true = scenes.R_samp.to(dtype), scenes.R_true.to(dtype)
+    got = nmse(R_samp * scale, R_true * scale)
+    expected = by_definition(R_samp, R_true)
+    assert torch.allclose(got.double(), expected, rtol=1e-5 if dtype == BOTH[0] else 1e-12)
+
+
+def test_samples_of_very_different_scale_share_a_batch(scenes: Scenes) -> None:
+    scale = torch.logspace(-30, 30, 8)[:, None, None]
+    got = nmse(scenes.R_samp * scale, scenes.R_true * scale)
+    assert torch.allclose(got, nmse(scenes.R_samp, scenes.R_true), rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1.0, 1e20])
+def test_the_gradient_scales_with_the_inverse(scenes: Scenes, scale: float) -> None:
+    def gradient(factor: float) -> Tensor:
+        R_hat = (scenes.R_samp * factor).requires_grad_()
+        return torch.autograd.grad(nmse(R_hat, scenes.R_true * factor).sum(), R_hat)[0]
+
+    assert torch.allclose(gradient(scale) * scale, gradient(1.0), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("ratio", [1e-3, 1e-6, 1e-9, 1e-12, 1e-16])
+def test_tiny_off_diagonal_entries_keep_their_digits(ratio: float) -> None:
+    def narrow(seed: int) -> Tensor:
+        off = random(4, 6, 6, seed=seed) * (1 - torch.eye(6))
+        return (ratio * off + torch.eye(6)).to(torch.complex64)
+
+    R_hat, R_true = narrow(1), narrow(2)
+    got = nmse(R_hat, R_true)
+    assert torch.allclose(got.double(), by_definition(R_hat, R_true), rtol=1e-5)
+    assert got.min() > 0.5  # 0.8 * 2 are expected
+
+
+@pytest.mark.parametrize("dtype", BOTH)
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_a_diagonal_truth(dtype: torch.dtype, scale: float) -> None:
+    R_true = 2 * torch.eye(4, dtype=dtype)[None]
+    R_hat = R_true.clone()
+    R_hat[0, 0, 1] = torch.tensor(1j)
+    # The error's energy 1 against the truth's whole energy 16.
+    got = nmse((R_hat * scale).requires_grad_(), R_true * scale)
+    assert got.item() == pytest.approx(0.8 / 16, rel=1e-5)
+    assert nmse(R_true * scale, R_true * scale).item() == 0.0
+
+
+@pytest.mark.parametrize("dtype", BOTH)
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_a_zero_truth(dtype: torch.dtype, scale: float) -> None:
+    R_hat = (random(3, 4, 4) * scale).to(dtype)
+    R_hat[2] = 0
+    R_hat.requires_grad_()
+    got = nmse(R_hat, torch.zeros_like(R_hat).detach())
+    assert torch.allclose(got.double(), torch.tensor([1.0, 1.0, 0.0]).double())
+    (gradient,) = torch.autograd.grad(got.sum(), R_hat)
+    assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("dtype", BOTH)
+def test_one_element(dtype: torch.dtype) -> None:
+    R_true = torch.full((2, 1, 1), 2.0, dtype=dtype)
+    R_hat = torch.tensor([[[3.0]], [[2.0]]], dtype=dtype).requires_grad_()
+    got = nmse(R_hat, R_true)
+    assert torch.allclose(got.double(), torch.tensor([0.25, 0.0]).double())
+    (gradient,) = torch.autograd.grad(got.sum(), R_hat)
+    assert torch.allclose(gradient, torch.tensor([[[0.5]], [[0.0]]], dtype=dtype))
+
+
+@pytest.mark.parametrize("N", [1, 2, 4])
+@pytest.mark.parametrize("weights", [(0.2, 0.8), (1.0, 0.0), (0.0, 3.0)])
+@pytest.mark.parametrize("scale", [1.0, 1e-40])
+def test_gradient(N: int, weights: tuple[float, float], scale: float) -> None:
+    R_hat, R_true = random(3, N, N, seed=1).requires_grad_(), random(3, N, N, seed=2)
+
+    def value(R: Tensor) -> Tensor:
+        return nmse(R * scale, R_true * scale, w_diag=weights[0], w_off=weights[1])
+
+    assert torch.autograd.gradcheck(value, (R_hat,))
+
+
+def test_gradient_with_a_diagonal_truth() -> None:
+    R_hat = random(2, 3, 3, seed=1).requires_grad_()
+    R_true = torch.eye(3, dtype=torch.complex128).repeat(2, 1, 1)
+    assert torch.autograd.gradcheck(lambda R: nmse(R, R_true), (R_hat,))
+
+
+def test_gradient_at_equality_is_zero(scenes: Scenes) -> None:
+    R_hat = scenes.R_true.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(nmse(R_hat, scenes.R_true).sum(), R_hat)
+    assert not gradient.any()
+
+
+def test_the_arguments_are_left_alone(scenes: Scenes) -> None:
+    copies = scenes.R_samp.clone(), scenes.R_true.clone()
+    nmse(scenes.R_samp * 1, scenes.R_true)
+    nmse(scenes.R_samp, scenes.R_true)
+    assert torch.equal(copies[0], scenes.R_samp)
+    assert torch.equal(copies[1], scenes.R_true)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("spoilt", ["estimate", "truth"])
+def test_what_is_not_finite_stays_visible(scenes: Scenes, value: float, spoilt: str) -> None:
+    bad = {"estimate": scenes.R_samp.clone(), "truth": scenes.R_true.clone()}
+    bad[spoilt][5, 0, 1] = value
+    got = nmse(bad["estimate"], bad["truth"])
+    assert [i for i, finite in enumerate(got.isfinite().tolist()) if not finite] == [5]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"w_diag": -0.1}, "w_diag=-0.1: admissible is 0 <= w_diag <= 1e+06"),
+        ({"w_off": math.nan}, "w_off=nan: admissible is 0 <= w_off <= 1e+06"),
+        ({"w_off": math.inf}, "w_off=inf: admissible is 0 <= w_off <= 1e+06"),
+        ({"w_diag": True}, "w_diag=True: admissible is 0 <= w_diag <= 1e+06"),
+        (
+            {"w_diag": 0, "w_off": 0.0},
+            "w_diag=0 and w_off=0: at least one of them must be above 0",
+        ),
+    ],
+)
+def test_weights_out_of_range(wrong: dict[str, Any], message: str) -> None:
+    R = torch.eye(2, dtype=torch.complex64)[None]
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        nmse(R, R, **wrong)
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 2), (2, 3, 3), (2, 1, 2)])
+def test_shapes_that_differ(shape: tuple[int, ...]) -> None:
+    message = f"R_hat {list(shape)} and R_true [2, 2, 2] must agree"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        nmse(torch.ones(shape).to(torch.complex64), torch.ones(2, 2, 2).to(torch.complex64))

@@ -1,0 +1,236 @@
+"""The command line: what each command prints, and its exit code."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from ris_diag import __version__
+from ris_diag import check as registry
+from ris_diag.cli import main
+from ris_diag.context import Context
+
+pytestmark = pytest.mark.usefixtures("project")
+
+FAMILIES = ("guard", "litmus", "overfit")
+
+
+def ris_diag(*args: str) -> Result:
+    return CliRunner().invoke(main, args)
+
+
+def read_json(project: pytest.Pytester, name: str = "out.json") -> dict[str, Any]:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    report: dict[str, Any] = json.loads((project.path / name).read_text(), parse_constant=refuse)
+    return report
+
+
+@pytest.fixture
+def easy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every check applies to every case and passes."""
+    for entry in registry.all_checks():
+        check = replace(entry, needs=(), function=lambda context: None)
+        monkeypatch.setitem(registry._REGISTRY, entry.id, check)
+
+
+def make_fail(monkeypatch: pytest.MonkeyPatch, check_id: str) -> None:
+    def function(context: Context) -> None:
+        context.problem("cut", place="here.py:1", next_step="mend")
+
+    entry = replace(registry.get_check(check_id), function=function)
+    monkeypatch.setitem(registry._REGISTRY, check_id, entry)
+
+
+def test_list_names_every_check() -> None:
+    result = ris_diag("list")
+    assert result.exit_code == 0
+    listed = [line.split()[:2] for line in result.stdout.splitlines() if line[:1] in "GLO"]
+    assert listed == [[check.id, check.slug] for check in registry.all_checks()]
+
+
+@pytest.mark.parametrize("check", registry.all_checks(), ids=lambda check: check.id)
+def test_explain_tells_what_and_why(check: registry.Check) -> None:
+    result = ris_diag("explain", check.id)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[0] == f"{check.id} {check.slug} ({check.family})"
+    for text in (check.title, check.what, check.why, *(limit.why for limit in check.thresholds)):
+        assert text in result.stdout
+    assert ris_diag("explain", check.slug).stdout == result.stdout
+
+
+def test_check_passes() -> None:
+    result = ris_diag("check", "--case", "tiny:learns", "--select", "L")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("pass  L001 one-batch-learns")
+    assert lines[1].startswith("      Step 1/5: beta=-, loss=")
+    statuses = [line.split()[0] for line in lines if line[:1] != " "]
+    assert statuses == ["pass", *["skip"] * 6, "pass", "pass", "skip"]
+    assert result.stderr == ""
+
+
+def test_check_fails_with_the_message() -> None:
+    result = ris_diag("check", "--case=tiny:frozen", "--select=L009", "--seed=4")
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("fail  L009 one-step-a-batch")
+    assert lines[1].startswith("L009 one-step-a-batch: 0 optimiser steps for 12 batches")
+    assert lines[2].startswith("  Place: tiny.py:")
+    assert lines[3].startswith("  Try: call zero_grad(), backward() and step()")
+    assert lines[4:] == ["  Reproduce: ris-diag check --case tiny:frozen --select L009 --seed 4"]
+
+
+def test_the_line_that_repeats_a_check_does() -> None:
+    first = ris_diag("check", "--case=tiny:frozen", "--select=L001", "--seed=4")
+    line = next(line for line in first.stdout.splitlines() if "Reproduce: " in line)
+    again = ris_diag(*line.split()[2:])
+    untimed = [text.stdout.replace(" s\n", "\n").splitlines()[1:] for text in (first, again)]
+    assert first.exit_code == again.exit_code == 1
+    assert untimed[0] == untimed[1]
+
+
+def test_exception_in_user_code_is_an_error_with_its_place() -> None:
+    result = ris_diag("check", "--case=tiny:raising", "--select=L009")
+    assert result.exit_code == 1
+    assert "L009 one-step-a-batch: ValueError: shapes [3] and [4] differ\n" in result.stdout
+    assert ", in raising_fit\n" in result.stdout
+    assert "Traceback" not in result.output
+
+
+def test_nothing_but_skips_is_no_success() -> None:
+    result = ris_diag("check", "--case=tiny:bare")
+    assert result.exit_code == 1
+    assert "does not apply: needs Case.fit\n" in result.stdout
+
+
+def test_declared_failure() -> None:
+    result = ris_diag("check", "--case=tiny:known", "--select=L001")
+    assert result.stdout.startswith("xfail L001 one-batch-learns")
+    assert ris_diag("check", "--case=tiny:stale", "--select=L001").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--select", "G"], "GGGGGG"),
+        (["--select", "L001,L002", "--select", "memorises"], "LLO"),
+        (["--ignore", "guard", "--ignore", "L"], "OOO"),
+        (["--select", "overfit", "--ignore", "O002"], "OO"),
+    ],
+)
+def test_select_and_ignore(options: list[str], expected: str) -> None:
+    result = ris_diag("check", "--case=tiny:bare", *options)
+    assert "".join(line[6] for line in result.stdout.splitlines()) == expected
+
+
+def test_json(project: pytest.Pytester) -> None:
+    options = ("--select=L001,L009", "--json=out.json", "--seed=9", "--device=cpu")
+    failed = ris_diag("check", "--case=tiny:frozen", *options)
+    assert failed.exit_code == 1
+    report = read_json(project)
+    assert (report["ok"], report["case"], report["seed"]) == (False, "frozen", 9)
+    assert [entry["status"] for entry in report["results"]] == ["fail", "fail"]
+    assert ris_diag("check", "--case=tiny:learns", *options).exit_code == 0
+    report = read_json(project)
+    assert (report["ok"], report["case"], report["device"]) == (True, "learns", "cpu")
+    assert len(report["results"][0]["measurements"]["losses"]) == 5
+
+
+def test_json_is_strict_about_nan(project: pytest.Pytester) -> None:
+    project.makepyfile(
+        nan="""
+        import dataclasses, ris_diag, tiny
+
+        def fit(model, plan):
+            return [ris_diag.Epoch(train=float("nan")) for _ in range(plan.epochs)]
+
+        def case():
+            return dataclasses.replace(tiny.learns(), fit=fit)
+        """
+    )
+    ris_diag("check", "--case=nan:case", "--select=L008", "--json=out.json")
+    assert read_json(project)["results"][0]["measurements"]["reported"] == ["NaN"] * 4
+
+
+def test_case_of_pyproject(project: pytest.Pytester) -> None:
+    project.makepyprojecttoml('[tool.ris-diag]\ncase = "tiny:frozen"\n')
+    assert ris_diag("check", "--select=L009").exit_code == 1
+    assert ris_diag("check", "--select=L009", "--case=tiny:learns").exit_code == 0
+
+
+@pytest.mark.usefixtures("easy")
+def test_gate_opens(project: pytest.Pytester) -> None:
+    result = ris_diag("gate", "--case=tiny:bare", "--seed=3", "--json=out.json")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-2:] == ["READY FOR FULL HPO", "case bare, cpu, seed 3, 0 s"]
+    report = read_json(project)
+    assert report["ok"] is True
+    assert len(report["results"]) == 19
+
+
+@pytest.mark.usefixtures("easy")
+@pytest.mark.parametrize(
+    ("check_id", "verdict", "ran"),
+    [
+        ("G003", "NOT READY: G003 not passed; 13 checks did not run", 6),
+        ("L007", "NOT READY: L007 not passed; 3 checks did not run", 16),
+        ("O003", "NOT READY: O003 not passed", 19),
+    ],
+)
+def test_gate_stops_behind_the_first_family_that_fails(
+    project: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    check_id: str,
+    verdict: str,
+    ran: int,
+) -> None:
+    make_fail(monkeypatch, check_id)
+    result = ris_diag("gate", "--case=tiny:bare", "--json=out.json")
+    assert result.exit_code == 1
+    assert verdict in result.stdout.splitlines()
+    assert "READY FOR FULL HPO" not in result.stdout
+    assert len(read_json(project)["results"]) == ran
+
+
+def test_gate_is_closed_for_what_does_not_apply() -> None:
+    result = ris_diag("gate", "--case=tiny:bare")
+    assert result.exit_code == 1
+    assert "READY FOR FULL HPO" not in result.stdout
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help(flag: str) -> None:
+    result = ris_diag(flag)
+    assert result.exit_code == 0
+    for command in ("list", "explain", "check", "gate"):
+        assert f"\n  {command}" in result.stdout
+        help_text = ris_diag(command, flag)
+        assert help_text.exit_code == 0
+        assert help_text.stdout.startswith(f"Usage: main {command}")
+
+
+def test_version() -> None:
+    assert ris_diag("--version").stdout == f"ris-diag, version {__version__}\n"
+
+
+@pytest.mark.slow
+def test_as_a_process(project: pytest.Pytester) -> None:
+    def run(*args: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "ris_diag", *args]
+        return subprocess.run(  # the folder is the fixture's
+            command, capture_output=True, text=True, check=False, cwd=project.path
+        )
+
+    failed = run("check", "--case=tiny:raising", "--select=L009")
+    assert failed.returncode == 1
+    assert "\n  Place: tiny.py:" in failed.stdout
+    assert failed.stderr == ""
+    refused = run("check")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "Error: no case: name the training under test:" in refused.stderr.splitlines()

@@ -1,0 +1,124 @@
+"""Wrong requests on the command line: exit code 2, one Error line, no traceback."""
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from ris_diag.cli import main
+
+pytestmark = pytest.mark.usefixtures("project")
+
+
+def refusal(*args: str) -> str:
+    """The error line of a refused call, and whatever follows it."""
+    result = CliRunner().invoke(main, args)
+    assert result.exit_code == 2, result.output
+    assert isinstance(result.exception, SystemExit)
+    assert result.stdout == ""
+    assert sum(line.startswith("Error: ") for line in result.stderr.splitlines()) == 1
+    return result.stderr.split("\n\n")[-1].removeprefix("Error: ").rstrip("\n")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("check", "--select=Z9"),
+        ("check", "--ignore=G,Z9"),
+        ("check", "--case=tiny:learns", "--select=L001", "--select=Z9"),
+        ("explain", "Z9"),
+    ],
+    ids=" ".join,
+)
+def test_unknown_check(args: tuple[str, ...]) -> None:
+    assert refusal(*args).startswith("unknown check 'Z9': expected an ID, a prefix of IDs, a slug")
+
+
+def test_no_check_left() -> None:
+    assert refusal("check", "--select=G", "--ignore=G") == "--select and --ignore leave no check"
+
+
+@pytest.mark.parametrize("command", ["check", "gate"])
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("tiny", "case target 'tiny': expected pkg.mod:factory"),
+        (
+            "nowhere:case",
+            "case target 'nowhere:case': nowhere does not import "
+            "(ModuleNotFoundError: No module named 'nowhere')",
+        ),
+        ("tiny:lerns", "case target 'tiny:lerns': tiny has no 'lerns'"),
+        (
+            "tiny:not_callable",
+            "case target 'tiny:not_callable': not_callable is a str, not a function that returns "
+            "a ris_diag.Case",
+        ),
+        (
+            "tiny:crashes",
+            "case target 'tiny:crashes': crashes() raised RuntimeError: no data folder",
+        ),
+        (
+            "tiny:gives_a_number",
+            "case target 'tiny:gives_a_number': gives_a_number() returned int (3), not a "
+            "ris_diag.Case",
+        ),
+    ],
+)
+def test_wrong_target(command: str, target: str, message: str) -> None:
+    assert refusal(command, f"--case={target}") == message
+
+
+@pytest.mark.parametrize("command", ["check", "gate"])
+def test_no_target(command: str) -> None:
+    assert refusal(command).splitlines() == [
+        "no case: name the training under test:",
+        "    ris-diag check --case my_package.my_module:my_case",
+        "    pytest --ris-case my_package.my_module:my_case",
+        'or once in pyproject.toml: [tool.ris-diag] case = "my_package.my_module:my_case"',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[tool.ris-diag]\ncase = 3\n", "[tool.ris-diag] case = 3: expected pkg.mod:factory"),
+        ("[tool.ris-diag\n", "pyproject.toml: "),
+    ],
+)
+def test_wrong_pyproject(project: pytest.Pytester, content: str, message: str) -> None:
+    project.makepyprojecttoml(content)
+    assert message in refusal("check")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+@pytest.mark.parametrize("option", ["--gpu", "--device=cuda", "--device=cuda:3"])
+def test_cuda_that_is_not_there(option: str) -> None:
+    message = refusal("check", "--case=tiny:learns", option)
+    device = option.partition("=")[2] or "cuda"
+    assert message.startswith(f"device '{device}' asked for, but torch {torch.__version__} ")
+    assert message.endswith("sees 0 CUDA devices")
+
+
+@pytest.mark.parametrize("device", ["tpu9", "meta"])
+def test_wrong_device(device: str) -> None:
+    message = refusal("check", "--case=tiny:learns", f"--device={device}")
+    assert message == f"device '{device}': expected cpu, cuda or cuda:N"
+
+
+def test_seed_is_a_number() -> None:
+    message = "Invalid value for '--seed': 'many' is not a valid integer."
+    assert refusal("check", "--seed=many") == message
+
+
+def test_json_that_is_a_folder() -> None:
+    message = "Invalid value for '--json': File '.' is a directory."
+    assert refusal("check", "--case=tiny:learns", "--json=.") == message
+
+
+def test_json_in_a_folder_that_is_not_there() -> None:
+    args = ["check", "--case=tiny:learns", "--select=L009", "--json=nowhere/out.json"]
+    result = CliRunner().invoke(main, args)
+    assert result.exit_code == 2
+    error = result.stderr.splitlines()[-1]
+    assert error.startswith("Error: --json nowhere/out.json: ")
+    assert "Traceback" not in result.output
