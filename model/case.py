@@ -23,7 +23,6 @@ class Reference:
 
     Attributes:
         train_scenes, batch_size: of a full training.
-        seed: of the training scenes' order.
     """
 
     scenes: SceneSettings = field(default_factory=SceneSettings)

@@ -41,8 +41,7 @@ def oas(X: Tensor) -> Tensor:
     S = sample_covariance(X)
     tr_S2 = _energy(S)
     tr2_S = S.diagonal(dim1=-2, dim2=-1).real.sum(-1).square()
-    intensity = (tr2_S - tr_S2 / N) / ((L - 1 / N) * (tr_S2 - tr2_S / N))
-    return shrunk(S, intensity.clamp(max=1))
+    return shrunk(S, _share((tr2_S - tr_S2 / N) / (L - 1 / N), tr_S2 - tr2_S / N))
 
 
 def ledoit_wolf(X: Tensor) -> Tensor:
@@ -57,8 +56,7 @@ def ledoit_wolf(X: Tensor) -> Tensor:
     tr_S2 = _energy(S)
     tr2_S = S.diagonal(dim1=-2, dim2=-1).real.sum(-1).square()
     fourth = torch.view_as_real(X.resolve_conj()).square().sum((-3, -1)).square().sum(-1)
-    intensity = (fourth / L**2 - tr_S2 / L) / (tr_S2 - tr2_S / N)
-    return shrunk(S, intensity.clamp(0, 1))
+    return shrunk(S, _share(fourth / L**2 - tr_S2 / L, tr_S2 - tr2_S / N))
 
 
 def unit_diagonal(R: Tensor) -> Tensor:
@@ -69,6 +67,11 @@ def unit_diagonal(R: Tensor) -> Tensor:
     """
     scale = R.diagonal(dim1=-2, dim2=-1).real.rsqrt()
     return R * scale[..., :, None] * scale[..., None, :]
+
+
+def _share(gain: Tensor, spread: Tensor) -> Tensor:
+    """`gain / spread` within [0, 1]; 1 where S is a multiple of I already: spread 0 or rounding."""
+    return (gain / spread.clamp_min(0)).nan_to_num(1.0).clamp(0, 1)
 
 
 def _energy(R: Tensor) -> Tensor:

@@ -96,7 +96,7 @@ class CovarianceNet(nn.Module):
         """R_pred of snapshots.
 
         Args:
-            X: complex [B, N, L], the dtype of the settings.
+            X: complex [B, N, L], the dtype of the settings, scaled so that X X^H / L has trace N.
 
         Returns:
             complex [B, N, N], Hermitian, positive definite, unit diagonal (trace N).

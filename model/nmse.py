@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from model.parts import largest_entries, part_norms, times_by_parts, weighted
 from model.scaling import scaled_errors, unscaled
@@ -42,8 +43,9 @@ def nmse(
 
     At the edges, all of them scale-invariant:
 
-    - A part in which the truth is zero (the off-diagonal part of a diagonal truth) is measured
-      against the truth's whole energy. At N = 1 the diagonal is all there is.
+    - Where a part of the truth is zero (the off-diagonal part of a diagonal truth), the whole
+      error is measured against the whole truth: the zero estimate has 1 there as everywhere. A
+      part of weight 0 doesn't count. At N = 1 the diagonal is all there is.
     - A truth that is zero altogether gives 1, or 0 if the estimate is zero too; the gradient is 0.
     - An entry's error counts up to 2^40 times the largest entry of the truth's part, so the value
       is bounded; a gradient beyond the largest number of the dtype is cut there.
@@ -55,8 +57,8 @@ def nmse(
         reduction: "none" gives a value a sample, "mean" and "sum" reduce over all samples.
 
     Returns:
-        real [...], or [] if reduced. Differentiable once with respect to R_hat, also under
-        `torch.func.grad` and `vmap`; a second derivative raises.
+        real [...], or [] if reduced. Differentiable twice with respect to R_hat (it is quadratic),
+        also under `torch.func.grad` and `vmap`; a third derivative raises.
 
     Raises:
         TypeError: real or half-precision input, dtypes that differ.
@@ -105,14 +107,24 @@ class _Nmse(torch.autograd.Function):
         ctx.weights = inputs[2:]
         _, error, truth_norms, exponents = output
         ctx.save_for_backward(error, truth_norms, exponents)
-        ctx.mark_non_differentiable(*(t for t in output[1:] if t is not None))
+        # The error stays differentiable: the gradient is linear in it, which is the second order.
+        ctx.mark_non_differentiable(*(t for t in output[2:] if t is not None))
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, None, None, None]:
-        if grad is None:
-            return None, None, None, None
-        return _Gradient.apply(grad, *ctx.saved_tensors, *ctx.weights), None, None, None  # type: ignore[no-untyped-call]
+    def backward(
+        ctx: Any, grad: Tensor | None, grad_error: Tensor | None, *_: Any
+    ) -> tuple[Tensor | None, None, None, None]:
+        error, truth_norms, exponents = ctx.saved_tensors
+        gradient = None
+        if grad is not None:
+            gradient = _Gradient.apply(grad, error, truth_norms, exponents, *ctx.weights)  # type: ignore[no-untyped-call]
+        if grad_error is not None:
+            if exponents is not None:
+                with torch.no_grad():
+                    grad_error = unscaled(grad_error, exponents)
+            gradient = grad_error if gradient is None else gradient + grad_error
+        return gradient, None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: Dims, *inputs: Any) -> tuple[tuple[Tensor | None, ...], Dims]:
@@ -137,19 +149,26 @@ class _Gradient(torch.autograd.Function):
         w_diag: float,
         w_off: float,
     ) -> Tensor:
-        slopes = grad / truth_norms.square()
-        slopes[0].mul_(2 * w_diag)
-        slopes[1].mul_(2 * w_off)
+        slopes = _slopes(truth_norms, w_diag, w_off).mul_(grad)
         gradient = times_by_parts(error, slopes, out=_empty_like(error))
         return gradient if exponents is None else unscaled(gradient, exponents)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        pass
+        ctx.weights = inputs[4:]
+        ctx.save_for_backward(*inputs[:4])
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> None:
-        raise RuntimeError("nmse has a first derivative only: no second one is implemented")
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
+        grad, error, truth_norms, exponents = ctx.saved_tensors
+        if exponents is not None:
+            upstream = unscaled(upstream, exponents)
+        slopes = _slopes(truth_norms, *ctx.weights)
+        linear = times_by_parts(error, slopes, out=torch.empty_like(error))
+        products = torch.view_as_real(linear) * torch.view_as_real(upstream.resolve_conj())
+        grad_error = times_by_parts(upstream, slopes * grad, out=torch.empty_like(error))
+        return products.sum((1, 2, 3)), grad_error, None, None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: Dims, *inputs: Any) -> tuple[Tensor, int]:
@@ -161,6 +180,14 @@ class _Gradient(torch.autograd.Function):
 # fifth of the time of a small step.
 for _function in (_Nmse, _Gradient):
     setattr(_function.forward, "__signature__", inspect.signature(_function.forward))  # noqa: B010  # mypy knows no such attribute
+
+
+def _slopes(truth_norms: Tensor, w_diag: float, w_off: float) -> Tensor:
+    """`2 w / ||truth||^2` of each part: d value / d error is the slope times the error."""
+    slopes = truth_norms.square().reciprocal_()
+    slopes[0].mul_(2 * w_diag)
+    slopes[1].mul_(2 * w_off)
+    return slopes
 
 
 def _folded(info: Any, in_dims: Dims, inputs: tuple[Any, ...], parts: Dims = ()) -> list[Any]:

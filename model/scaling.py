@@ -25,11 +25,15 @@ def scaled_errors(
 
     Returns:
         values, real [B]; scaled error, complex [B, N, N]; norms of the scaled truth, real
-        [2, B], infinite where the gradient is to be 0; exponents e, int32 [2, B].
+        [2, B], as the slopes need them (infinite for a slope of 0); exponents e, int32 [2, B].
     """
     largest = largest_entries(R_true)
+    weight = torch.tensor(weights, dtype=largest.dtype, device=largest.device)[:, None]
+    counts = weight > 0
     zero = largest == 0
-    all_zero = zero.all(0)
+    all_zero = (zero | ~counts).all(0)
+    # One part of the truth is zero, though it counts: the whole error over the whole truth.
+    whole = (zero & counts).any(0) & ~all_zero
     # A part in which the truth is zero stands on the other part's scale; where the truth is zero
     # altogether the estimate gives the scale.
     yardstick = torch.where(zero, largest.flip(0), largest)
@@ -39,15 +43,20 @@ def scaled_errors(
     truth = times_powers_of_two(R_true, -exponents)
     error = _clamped(times_powers_of_two(R_hat, -exponents), LARGEST_ERROR) - truth
     truth_norms = part_norms(truth, out=torch.empty_like(largest))
-    truth_norms = torch.where(zero, torch.linalg.vector_norm(truth_norms, dim=0), truth_norms)
+    truth_norms = torch.where(whole, torch.linalg.vector_norm(truth_norms, dim=0), truth_norms)
+    truth_norms = torch.where(zero & ~whole, torch.inf, truth_norms)
 
     own = _exponent(largest_entries(error))
+    own = torch.where(whole, own.amax(0), own)
     error_norms = part_norms(times_powers_of_two(error, -own), out=torch.empty_like(largest))
+    error_norms = torch.where(whole, torch.linalg.vector_norm(error_norms, dim=0), error_norms)
     parts = torch.ldexp((error_norms / truth_norms).square(), 2 * own)
     values = weighted(parts, *weights)
 
-    wrong = (error_norms > 0).any(0).to(values.dtype)
+    wrong = (counts & (error_norms > 0)).any(0).to(values.dtype)
     values = torch.where(all_zero, wrong, values)
+    # The slope of a part is 2 weight / norm^2; that of a whole is the same for both parts.
+    truth_norms = torch.where(whole, truth_norms * weight.sqrt(), truth_norms)
     truth_norms = torch.where(all_zero, torch.inf, truth_norms)
     finite = torch.isfinite(R_hat).flatten(1).all(1) & torch.isfinite(R_true).flatten(1).all(1)
     values = torch.where(finite, values, torch.nan)

@@ -93,22 +93,23 @@ def simulate(settings: SceneSettings, count: int, *, split: str, seed: int) -> S
     require_count("seed", seed, 0, 2**63 - 1)
     if split not in SPLITS:
         raise ValueError(f"split={split!r}: admissible are {', '.join(SPLITS)}")
-    stream = np.random.SeedSequence([SPLITS[split], seed]).generate_state(2, np.uint32)
-    generator = torch.Generator().manual_seed(int(stream[0]) << 31 | int(stream[1]) >> 1)
+    # Not a torch generator: on the CPU it keeps 32 bits of its seed, and streams collide.
+    rng = np.random.default_rng([SPLITS[split], seed])
     N, K, L = settings.array.size, settings.max_sources, settings.snapshots
 
     def uniform(interval: tuple[float, float], *shape: int) -> Tensor:
         low, high = interval
-        draw = torch.rand(*shape, generator=generator, dtype=torch.float64)
+        draw = torch.from_numpy(rng.random(shape))
         return low + (high - low) * draw
 
     def circular(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.complex128)
+        parts = torch.from_numpy(rng.standard_normal((*shape, 2)))
+        return torch.view_as_complex(parts) * math.sqrt(0.5)
 
     def angle(interval_deg: tuple[float, float]) -> Tensor:
         return uniform(interval_deg, count, K) * (math.pi / 180)
 
-    sources = torch.randint(1, K + 1, (count, 1), generator=generator)
+    sources = torch.from_numpy(rng.integers(1, K + 1, (count, 1)))
     A = settings.array.steering(
         angle(settings.azimuth_deg),
         angle(settings.elevation_deg),
@@ -148,11 +149,14 @@ def check_scenes(scenes: Scenes, *, tolerance: float = 1e-4) -> None:
         finite = torch.isfinite(value).flatten(1).all(1)
         if not finite.all():
             problems.append(f"NaN or Inf in {name} of {_scene_list(~finite)}")
-    norm = scenes.R_true.flatten(1).norm(dim=1)
-    zero = norm == 0
+    largest = scenes.R_true.abs().flatten(1).amax(1)
+    zero = largest == 0
+    # On the scale of its largest entry, so that no norm under- or overflows.
+    R_true = scenes.R_true / torch.where(zero, 1, largest)[:, None, None]
+    norm = R_true.flatten(1).norm(dim=1)
     if zero.any():
         problems.append(f"R_true is zero in {_scene_list(zero)}")
-    asymmetry = (scenes.R_true - scenes.R_true.mH).flatten(1).norm(dim=1)
+    asymmetry = (R_true - R_true.mH).flatten(1).norm(dim=1)
     skewed = asymmetry > tolerance * norm
     if skewed.any():
         worst = float((asymmetry / norm)[skewed].max())

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from model.blend import BlendSchedule
 from model.loss import DualLoss, DualLossValue, LossWeights
 from model.nmse import nmse
-from model.scene import Scenes
+from model.scene import Scenes, check_scenes
 from model.validate import require_count, require_number
 
 log = logging.getLogger(__name__)
@@ -85,6 +85,7 @@ def fit(
         the losses of every epoch.
 
     Raises:
+        ValueError: a scene is not finite or not a covariance, or an epoch has no batch.
         FloatingPointError: the mean loss of an epoch is not finite.
     """
     optimizer = make_optimizer(model, settings)
@@ -106,6 +107,8 @@ def fit(
         criterion.train()
         losses = []
         for number, batch in enumerate(train, start=1):
+            if epoch == 1:
+                check_scenes(batch)
             scenes = easier_half(batch) if settings.curriculum and epoch < warmup else batch
             beta = schedule.beta(epoch, settings.epochs, jitter)
             value: DualLossValue = criterion(model(scenes.X), scenes.R_samp, scenes.R_true, beta)
@@ -120,6 +123,10 @@ def fit(
                 log.info("epoch %d: beta=%.3f on the first batch", epoch, beta)
             if epoch == 1:
                 _log_first_epoch(number, value, scenes, norm)
+        if not losses:
+            raise ValueError(
+                f"epoch {epoch}: no training batch; give an iterable that starts anew every epoch"
+            )
         scheduler.step()
         train_loss = float(torch.stack(losses).mean())
         if not torch.isfinite(torch.tensor(train_loss)):

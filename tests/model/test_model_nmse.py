@@ -1,7 +1,9 @@
+import itertools
 import math
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -124,7 +126,8 @@ def test_a_diagonal_truth(dtype: torch.dtype, scale: float) -> None:
     R_hat[0, 0, 1] = torch.tensor(1j)
     # The error's energy 1 against the truth's whole energy 16.
     got = nmse((R_hat * scale).requires_grad_(), R_true * scale)
-    assert got.item() == pytest.approx(0.8 / 16, rel=1e-5)
+    assert got.item() == pytest.approx(1 / 16, rel=1e-5)
+    assert nmse(torch.zeros_like(R_true), R_true * scale).item() == pytest.approx(1, rel=1e-6)
     assert nmse(R_true * scale, R_true * scale).item() == 0.0
 
 
@@ -215,3 +218,144 @@ def test_shapes_that_differ(shape: tuple[int, ...]) -> None:
     message = f"R_hat {list(shape)} and R_true [2, 2, 2] must agree"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         nmse(torch.ones(shape).to(torch.complex64), torch.ones(2, 2, 2).to(torch.complex64))
+
+
+@pytest.mark.parametrize("weights", [(0.2, 0.8), (1.0, 0.0), (0.0, 1.0)])
+def test_gradient_at_a_diagonal_truth(weights: tuple[float, float]) -> None:
+    w_diag, w_off = weights
+    R_true = 2 * torch.eye(3, dtype=torch.complex128)[None]
+    R_hat = (R_true + 0.5 - 0.25j).requires_grad_()
+    value = nmse(R_hat, R_true, w_diag=w_diag, w_off=w_off)
+    (gradient,) = torch.autograd.grad(value.sum(), R_hat)
+    if w_diag == 0:  # what counts of the truth is zero: 1, whatever the error
+        assert value.item() == 1
+        assert gradient.abs().max() == 0
+        return
+    counts = torch.eye(3) if w_off == 0 else torch.ones(3, 3)
+    error = (R_hat - R_true).detach() * counts
+    assert value.item() == pytest.approx(float(error.abs().square().sum()) / 12)
+    assert torch.allclose(gradient, 2 * error / 12)
+
+
+@pytest.mark.parametrize("dtype", BOTH)
+def test_power_of_two_changes_no_bit(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    R_hat, R_true = (torch.randn(5, 6, 6, dtype=dtype, generator=generator) for _ in range(2))
+    limit = 110 if dtype == torch.complex64 else 1000
+    wanted = nmse(R_hat, R_true)
+    (slope,) = torch.autograd.grad(wanted_of(R_hat, R_true), R_hat)
+    for exponent in range(-limit, limit + 1, 5):
+        scale = 2.0**exponent
+        scaled = (R_hat.detach() * scale).requires_grad_()
+        value = nmse(scaled, R_true * scale)
+        (gradient,) = torch.autograd.grad(value.sum(), scaled)
+        assert torch.equal(value, wanted), f"scale 2^{exponent}"
+        assert torch.equal(gradient * scale, slope), f"gradient at scale 2^{exponent}"
+
+
+def wanted_of(R_hat: torch.Tensor, R_true: torch.Tensor) -> torch.Tensor:
+    return nmse(R_hat.requires_grad_(), R_true).sum()
+
+
+@pytest.mark.parametrize("dtype", BOTH)
+def test_extremes_of_the_range_mixed_in_one_matrix_stay_finite(dtype: torch.dtype) -> None:
+    info = torch.finfo(dtype)
+    sizes = [0.0, info.tiny, 1.0, 0.9 * info.max]
+    for entries in itertools.product(sizes, repeat=4):
+        R_hat, R_true = (torch.full((1, 3, 3), size, dtype=dtype) for size in entries[:2])
+        R_hat.diagonal(dim1=1, dim2=2).fill_(entries[2])
+        R_true.diagonal(dim1=1, dim2=2).fill_(entries[3])
+        value = nmse(R_hat.requires_grad_(), R_true)
+        (gradient,) = torch.autograd.grad(value.sum(), R_hat)
+        assert torch.isfinite(value).all(), entries
+        assert torch.isfinite(gradient).all(), entries
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.complex64, 1e-6), (torch.complex128, 1e-14)])
+@pytest.mark.parametrize("off", [1.0, 1e-4])
+@pytest.mark.parametrize("size", [2, 16, 144])
+def test_accuracy_against_long_double(
+    dtype: torch.dtype, limit: float, off: float, size: int
+) -> None:
+    generator = torch.Generator().manual_seed(size)
+    amplitude = torch.eye(size) + off * (1 - torch.eye(size))
+    R_hat, R_true = (
+        torch.randn(4, size, size, dtype=dtype, generator=generator) * amplitude for _ in range(2)
+    )
+    truth = np.abs(R_true.numpy().astype(np.clongdouble)) ** 2
+    error = np.abs(R_hat.numpy().astype(np.clongdouble) - R_true.numpy()) ** 2
+    diag = np.eye(size, dtype=bool)
+    wanted = sum(
+        weight * error[:, mask].sum(1) / truth[:, mask].sum(1)
+        for weight, mask in ((0.2, diag), (0.8, ~diag))
+    )
+    got = nmse(R_hat, R_true).numpy()
+    assert float(np.max(np.abs(got - wanted) / wanted)) < limit
+
+
+def test_transforms_give_the_same() -> None:
+    generator = torch.Generator().manual_seed(0)
+    R_hat, R_true = (
+        torch.randn(4, 3, 3, dtype=torch.complex128, generator=generator) for _ in range(2)
+    )
+    values, slope = nmse(R_hat, R_true), torch.func.grad(lambda R: nmse(R, R_true).sum())(R_hat)
+    assert torch.equal(torch.func.vmap(nmse)(R_hat, R_true), values)
+    assert torch.equal(torch.func.vmap(nmse, in_dims=(0, None))(R_hat, R_true[0])[0], values[0])
+    assert torch.equal(torch.func.vmap(torch.func.grad(nmse))(R_hat, R_true), slope)
+    scaled = torch.func.vmap(torch.func.grad(nmse))(R_hat * 1e-200, R_true * 1e-200)
+    assert torch.allclose(scaled * 1e-200, slope, rtol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0**-300])
+def test_the_second_derivative_is_right_and_a_third_refused(scale: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    R_hat, R_true = (
+        scale * torch.randn(2, 3, 3, dtype=torch.complex128, generator=generator) for _ in range(2)
+    )
+
+    def scaled(R: Tensor) -> Tensor:  # finite differences need steps of the usual size
+        return nmse(R * scale, R_true)
+
+    R = (R_hat / scale).requires_grad_()
+    assert torch.autograd.gradcheck(scaled, R)
+    assert torch.autograd.gradgradcheck(scaled, R)
+    (first,) = torch.autograd.grad(scaled(R).sum(), R, create_graph=True)
+    (second,) = torch.autograd.grad(first.abs().square().sum(), R, create_graph=True)
+    with pytest.raises(RuntimeError, match="not have been used in the graph"):
+        torch.autograd.grad(second.abs().sum(), R)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_changes_nothing(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    R_hat, R_true = (
+        torch.randn(2, 5, 5, dtype=torch.complex64, generator=generator) for _ in range(2)
+    )
+    wanted = nmse(R_hat, R_true)
+    with torch.autocast("cpu", dtype=dtype):
+        assert torch.equal(nmse(R_hat, R_true), wanted)
+
+
+def test_no_error_in_one_part_keeps_the_bits() -> None:
+    generator = torch.Generator().manual_seed(0)
+    R_true = torch.randn(3, 4, 4, dtype=torch.complex64, generator=generator)
+    R_hat = R_true.clone()
+    R_hat[:, 0, 1] += 0.5
+    values = nmse(R_hat, R_true)
+    assert (values > 0).all()
+    assert torch.equal(nmse(R_hat * 2.0**70, R_true * 2.0**70), values)
+
+
+def test_reductions() -> None:
+    generator = torch.Generator().manual_seed(0)
+    R_hat, R_true = (
+        torch.randn(2, 3, 4, 4, dtype=torch.complex128, generator=generator) for _ in range(2)
+    )
+    values = nmse(R_hat, R_true)
+    assert values.shape == (2, 3)
+    assert torch.equal(nmse(R_hat, R_true, reduction="mean"), values.mean())
+    assert torch.equal(nmse(R_hat, R_true, reduction="sum"), values.sum())
+    with pytest.raises(ValueError, match="reduction='max': admissible are 'none', 'mean', 'sum'"):
+        nmse(R_hat, R_true, reduction="max")  # type: ignore[arg-type]  # the mistake under test
+    with pytest.raises(ValueError, match=r"pass R_true\.detach\(\)"):
+        nmse(R_hat, R_true.requires_grad_())
