@@ -1,12 +1,14 @@
 """The scale-invariant NMSE of a covariance estimate.
 
 Norms of the error and of the truth, over the diagonal and over the off-diagonal entries, are all
-that the value needs; the error itself, kept, gives the gradient. Where a norm is so large or small
-that its square could leave the range of the dtype, the same computation runs on copies scaled by
-powers of two (`model.scaling`), which changes no bit of a result that the common case can hold.
+that the value needs. The error is never kept: it is computed a few samples at a time, while they
+are in the cache, once for the value and once more into the gradient. Where a norm is so large or
+small that its square could leave the range of the dtype, the same computation runs on copies scaled
+by powers of two (`model.scaling`), which changes no bit of a result that the common case can hold.
 """
 
 import inspect
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -15,12 +17,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from model.parts import largest_entries, part_norms, times_by_parts, weighted
-from model.scaling import scaled_errors, unscaled
+from model.scaling import scaled_error, scaled_values, unscaled
 from model.validate import COVARIANCE_DTYPES, require_number
 
 # Norms between 1 / SAFE and SAFE have squares and quotients far inside the range of their dtype.
 SAFE = {torch.float32: 2.0**30, torch.float64: 2.0**250}
 HUGE_PAGES_FROM = 4 * 2**20
+CHUNK_BYTES = 2**19
 NUMPY_DTYPE = {torch.complex64: np.complex64, torch.complex128: np.complex128}
 
 Dims = tuple[int | None, ...]
@@ -91,50 +94,36 @@ class _Nmse(torch.autograd.Function):
     @staticmethod
     def forward(
         R_hat: Tensor, R_true: Tensor, w_diag: float, w_off: float
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        R_hat, R_true = (R.resolve_conj().contiguous() for R in (R_hat, R_true))
-        error = torch.sub(R_hat, R_true, out=_empty_like(R_hat))
-        norms = R_hat.real.new_empty(4, len(R_hat))
-        part_norms(error, out=norms[:2])
-        part_norms(R_true, out=norms[2:])
-        if norms.numel() and not (_in_range(norms) or _exact_zeros(norms, error)):
-            return scaled_errors(R_hat, R_true, (w_diag, w_off))
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        R_hat, R_true = _plain(R_hat), _plain(R_true)
+        norms = _norms(R_hat, R_true)
+        if norms.numel() and not (_in_range(norms) or _exact_zeros(norms, R_hat, R_true)):
+            return scaled_values(R_hat, R_true, (w_diag, w_off))
         ratios = (norms[:2] / norms[2:]).square_()
-        return weighted(ratios, w_diag, w_off), error, norms[2:], None
+        return weighted(ratios, w_diag, w_off), norms[2:], None
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-        ctx.weights = inputs[2:]
-        _, error, truth_norms, exponents = output
-        ctx.save_for_backward(error, truth_norms, exponents)
-        # The error stays differentiable: the gradient is linear in it, which is the second order.
-        ctx.mark_non_differentiable(*(t for t in output[2:] if t is not None))
+        R_hat, R_true, *ctx.weights = inputs
+        _, truth_norms, exponents = output
+        ctx.save_for_backward(R_hat, R_true, truth_norms, exponents)
+        ctx.mark_non_differentiable(*(t for t in output[1:] if t is not None))
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(
-        ctx: Any, grad: Tensor | None, grad_error: Tensor | None, *_: Any
-    ) -> tuple[Tensor | None, None, None, None]:
-        error, truth_norms, exponents = ctx.saved_tensors
-        gradient = None
-        if grad is not None:
-            gradient = _Gradient.apply(grad, error, truth_norms, exponents, *ctx.weights)  # type: ignore[no-untyped-call]
-        if grad_error is not None:
-            if exponents is not None:
-                with torch.no_grad():
-                    grad_error = unscaled(grad_error, exponents)
-            gradient = grad_error if gradient is None else gradient + grad_error
-        return gradient, None, None, None
+    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, None, None, None]:
+        if grad is None:
+            return None, None, None, None
+        return _Gradient.apply(grad, *ctx.saved_tensors, *ctx.weights), None, None, None  # type: ignore[no-untyped-call]
 
     @staticmethod
     def vmap(info: Any, in_dims: Dims, *inputs: Any) -> tuple[tuple[Tensor | None, ...], Dims]:
-        values, error, truth_norms, exponents = _Nmse.apply(*_folded(info, in_dims, inputs))  # type: ignore[no-untyped-call]
+        values, truth_norms, exponents = _Nmse.apply(*_folded(info, in_dims, inputs))  # type: ignore[no-untyped-call]
         return (
             _unfolded(info, values, 0),
-            _unfolded(info, error, 0),
             _unfolded(info, truth_norms, 1),
             None if exponents is None else _unfolded(info, exponents, 1),
-        ), (0, 0, 1, None if exponents is None else 1)
+        ), (0, 1, None if exponents is None else 1)
 
 
 class _Gradient(torch.autograd.Function):
@@ -143,36 +132,50 @@ class _Gradient(torch.autograd.Function):
     @staticmethod
     def forward(
         grad: Tensor,
-        error: Tensor,
+        R_hat: Tensor,
+        R_true: Tensor,
         truth_norms: Tensor,
         exponents: Tensor | None,
         w_diag: float,
         w_off: float,
     ) -> Tensor:
+        R_hat, R_true = _plain(R_hat), _plain(R_true)
         slopes = _slopes(truth_norms, w_diag, w_off).mul_(grad)
-        gradient = times_by_parts(error, slopes, out=_empty_like(error))
-        return gradient if exponents is None else unscaled(gradient, exponents)
+        if exponents is not None:
+            error = scaled_error(R_hat, R_true, exponents)
+            return unscaled(times_by_parts(error, slopes, out=torch.empty_like(error)), exponents)
+        gradient = _empty_like(R_hat)
+        for part in _chunks(R_hat):
+            error = torch.sub(R_hat[part], R_true[part], out=gradient[part])
+            times_by_parts(error, slopes[:, part], out=error)
+        return gradient
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.weights = inputs[4:]
-        ctx.save_for_backward(*inputs[:4])
+        ctx.weights = inputs[5:]
+        ctx.save_for_backward(*inputs[:5])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
-        grad, error, truth_norms, exponents = ctx.saved_tensors
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        grad, R_hat, R_true, truth_norms, exponents = ctx.saved_tensors
+        # The gradient is linear in R_hat and in grad: the second order is the gradient's own form.
+        inner = _Gradient.forward(
+            torch.ones_like(grad), R_hat, R_true, truth_norms, exponents, *ctx.weights
+        )
+        products = torch.view_as_real(inner) * torch.view_as_real(_plain(upstream))
+        slopes = _slopes(truth_norms, *ctx.weights).mul_(grad)
+        outer = _plain(upstream)
         if exponents is not None:
-            upstream = unscaled(upstream, exponents)
-        slopes = _slopes(truth_norms, *ctx.weights)
-        linear = times_by_parts(error, slopes, out=torch.empty_like(error))
-        products = torch.view_as_real(linear) * torch.view_as_real(upstream.resolve_conj())
-        grad_error = times_by_parts(upstream, slopes * grad, out=torch.empty_like(error))
-        return products.sum((1, 2, 3)), grad_error, None, None, None, None
+            outer = unscaled(outer, exponents)
+        outer = times_by_parts(outer, slopes, out=torch.empty_like(outer))
+        if exponents is not None:
+            outer = unscaled(outer, exponents)
+        return products.sum((1, 2, 3)), outer, None, None, None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: Dims, *inputs: Any) -> tuple[Tensor, int]:
-        gradient: Tensor = _Gradient.apply(*_folded(info, in_dims, inputs, parts=(2, 3)))  # type: ignore[no-untyped-call]
+        gradient: Tensor = _Gradient.apply(*_folded(info, in_dims, inputs, parts=(3, 4)))  # type: ignore[no-untyped-call]
         return _unfolded(info, gradient, 0), 0
 
 
@@ -211,6 +214,30 @@ def _unfolded(info: Any, value: Tensor, batch: int) -> Tensor:
     return value.reshape(*value.shape[:batch], info.batch_size, -1, *value.shape[batch + 1 :])
 
 
+def _plain(R: Tensor) -> Tensor:
+    return R.resolve_conj().contiguous()
+
+
+def _chunks(R: Tensor) -> Iterator[slice]:
+    """Slices of the batch that fit into the cache of a core together with their error."""
+    samples = len(R) if R.device.type != "cpu" else max(1, CHUNK_BYTES * len(R) // (R.nbytes or 1))
+    return (slice(start, start + samples) for start in range(0, len(R), max(1, samples)))
+
+
+def _norms(R_hat: Tensor, R_true: Tensor) -> Tensor:
+    """Norms of error and truth: real [4, B], diagonal and off-diagonal part of each."""
+    norms = R_hat.real.new_empty(4, len(R_hat))
+    error = None
+    for part in _chunks(R_hat):
+        truth = R_true[part]
+        if error is None or len(error) > len(truth):
+            error = torch.empty_like(truth)
+        torch.sub(R_hat[part], truth, out=error)
+        part_norms(error, out=norms[:2, part])
+        part_norms(truth, out=norms[2:, part])
+    return norms
+
+
 def _empty_like(R: Tensor) -> Tensor:
     """An uninitialised tensor like R.
 
@@ -230,13 +257,13 @@ def _in_range(norms: Tensor) -> bool:
     return float(low) >= 1 / safe and float(high) <= safe
 
 
-def _exact_zeros(norms: Tensor, error: Tensor) -> bool:
+def _exact_zeros(norms: Tensor, R_hat: Tensor, R_true: Tensor) -> bool:
     """Whether the only norms out of range are those of error parts without any error."""
     tiny = norms[:2] < 1 / SAFE[norms.dtype]
     rest = torch.where(tiny, torch.ones_like(norms[:2]), norms[:2])
     if not (_in_range(rest) and _in_range(norms[2:])):
         return False
-    return bool((largest_entries(error)[tiny] == 0).all())
+    return bool((largest_entries(R_hat - R_true)[tiny] == 0).all())
 
 
 def _refuse(

@@ -31,14 +31,13 @@ def times_by_parts(R: Tensor, factors: Tensor, out: Tensor) -> Tensor:
     Args:
         R: complex [B, N, N].
         factors: real [2, B].
-        out: like R, filled and returned; not R itself.
+        out: like R, or R itself; filled and returned.
     """
     # Real factors on real parts: a complex product would make NaN of Inf and 0.
     parts, target = torch.view_as_real(R), torch.view_as_real(out)
+    diagonal = parts.diagonal(dim1=1, dim2=2) * factors[0, :, None, None]
     torch.mul(parts, factors[1, :, None, None, None], out=target)
-    target.diagonal(dim1=1, dim2=2).copy_(
-        parts.diagonal(dim1=1, dim2=2) * factors[0, :, None, None]
-    )
+    target.diagonal(dim1=1, dim2=2).copy_(diagonal)
     return out
 
 

@@ -9,9 +9,9 @@ from model.parts import largest_entries, part_norms, times_by_parts, weighted
 LARGEST_ERROR = 2.0**40
 
 
-def scaled_errors(
+def scaled_values(
     R_hat: Tensor, R_true: Tensor, weights: tuple[float, float]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Values, and what the gradient needs, computed on scaled copies.
 
     Both matrices are multiplied by 2^-e, e the exponent of the truth's largest |re| or |im| in
@@ -24,8 +24,8 @@ def scaled_errors(
         weights: of the diagonal and the off-diagonal part; their sum is 1.
 
     Returns:
-        values, real [B]; scaled error, complex [B, N, N]; norms of the scaled truth, real
-        [2, B], as the slopes need them (infinite for a slope of 0); exponents e, int32 [2, B].
+        values, real [B]; norms of the scaled truth, real [2, B], as the slopes need them
+        (infinite for a slope of 0); exponents e, int32 [2, B].
     """
     largest = largest_entries(R_true)
     weight = torch.tensor(weights, dtype=largest.dtype, device=largest.device)[:, None]
@@ -40,8 +40,8 @@ def scaled_errors(
     yardstick = torch.where(all_zero, largest_entries(R_hat).amax(0), yardstick)
     exponents = _exponent(yardstick)
 
+    error = scaled_error(R_hat, R_true, exponents)
     truth = times_powers_of_two(R_true, -exponents)
-    error = _clamped(times_powers_of_two(R_hat, -exponents), LARGEST_ERROR) - truth
     truth_norms = part_norms(truth, out=torch.empty_like(largest))
     truth_norms = torch.where(whole, torch.linalg.vector_norm(truth_norms, dim=0), truth_norms)
     truth_norms = torch.where(zero & ~whole, torch.inf, truth_norms)
@@ -61,7 +61,13 @@ def scaled_errors(
     finite = torch.isfinite(R_hat).flatten(1).all(1) & torch.isfinite(R_true).flatten(1).all(1)
     values = torch.where(finite, values, torch.nan)
     truth_norms = torch.where(finite, truth_norms, torch.nan)
-    return values, error, truth_norms, exponents
+    return values, truth_norms, exponents
+
+
+def scaled_error(R_hat: Tensor, R_true: Tensor, exponents: Tensor) -> Tensor:
+    """`2^-e (R_hat - R_true)`, an entry of R_hat cut at 2^40: complex [B, N, N]."""
+    estimate = _clamped(times_powers_of_two(R_hat, -exponents), LARGEST_ERROR)
+    return estimate - times_powers_of_two(R_true, -exponents)
 
 
 def unscaled(gradient: Tensor, exponents: Tensor) -> Tensor:

@@ -321,7 +321,7 @@ def test_the_second_derivative_is_right_and_a_third_refused(scale: float) -> Non
     assert torch.autograd.gradgradcheck(scaled, R)
     (first,) = torch.autograd.grad(scaled(R).sum(), R, create_graph=True)
     (second,) = torch.autograd.grad(first.abs().square().sum(), R, create_graph=True)
-    with pytest.raises(RuntimeError, match="not have been used in the graph"):
+    with pytest.raises(RuntimeError, match=r"graph|does not require grad"):
         torch.autograd.grad(second.abs().sum(), R)
 
 
