@@ -27,6 +27,9 @@ def main() -> None:
         away = Path(folder)
         dist, environment, project = away / "dist", away / "venv", away / "project"
         run(sys.executable, "-m", "build", "--wheel", "--outdir", dist, ROOT, cwd=ROOT)
+        # Of here on the folder is another one, and only the wheel itself is installed.
+        for name in ("PIP_CONSTRAINT", "PYTHONPATH"):
+            os.environ.pop(name, None)
         (wheel,) = dist.glob("*.whl")
         venv.create(environment, with_pip=True)
         python = environment / "bin" / "python"
@@ -37,7 +40,6 @@ def main() -> None:
             source = ROOT / name
             copy = shutil.copytree if source.is_dir() else shutil.copy
             copy(source, project / name)
-        os.environ.pop("PYTHONPATH", None)
         # The rules of the house are about the repository, which is not here.
         rules = "--ignore=tests/test_house.py"
         run(python, "-m", "pytest", "-n", "2", rules, *sys.argv[1:], cwd=project)
