@@ -16,7 +16,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from model.parts import largest_entries, part_norms, times_by_parts, weighted
+from model.parts import (
+    combined_norms,
+    largest_entries,
+    off_diagonal_runs,
+    times_by_parts,
+    weighted,
+)
 from model.scaling import scaled_error, scaled_values, unscaled
 from model.validate import COVARIANCE_DTYPES, require_number
 
@@ -145,9 +151,12 @@ class _Gradient(torch.autograd.Function):
             error = scaled_error(R_hat, R_true, exponents)
             return unscaled(times_by_parts(error, slopes, out=torch.empty_like(error)), exponents)
         gradient = _empty_like(R_hat)
+        entries, off_slopes = torch.view_as_real(gradient), slopes[1, :, None, None, None]
         for part in _chunks(R_hat):
-            error = torch.sub(R_hat[part], R_true[part], out=gradient[part])
-            times_by_parts(error, slopes[:, part], out=error)
+            torch.sub(R_hat[part], R_true[part], out=gradient[part])
+            entries[part].mul_(off_slopes[part])
+        hat, true, target = (R.diagonal(dim1=1, dim2=2) for R in (R_hat, R_true, gradient))
+        torch.sub(hat, true, out=target).mul_(slopes[0, :, None])
         return gradient
 
     @staticmethod
@@ -226,16 +235,20 @@ def _chunks(R: Tensor) -> Iterator[slice]:
 
 def _norms(R_hat: Tensor, R_true: Tensor) -> Tensor:
     """Norms of error and truth: real [4, B], diagonal and off-diagonal part of each."""
-    norms = R_hat.real.new_empty(4, len(R_hat))
-    error = None
-    for part in _chunks(R_hat):
-        truth = R_true[part]
-        if error is None or len(error) > len(truth):
-            error = torch.empty_like(truth)
-        torch.sub(R_hat[part], truth, out=error)
-        part_norms(error, out=norms[:2, part])
-        part_norms(truth, out=norms[2:, part])
-    return norms
+    B, N, _ = R_true.shape
+    run_norms = R_true.real.new_empty(2, B, N - 1)
+    runs = off_diagonal_runs(R_true)
+    error, error_runs = None, runs
+    for part in _chunks(R_true):
+        if error is None:  # the first chunk is the largest
+            error = torch.empty_like(R_true[part])
+            error_runs = off_diagonal_runs(error)
+        count = len(R_true[part])
+        torch.sub(R_hat[part], R_true[part], out=error[:count])
+        torch.linalg.vector_norm(error_runs[:count], dim=2, out=run_norms[0, part])
+        torch.linalg.vector_norm(runs[part], dim=2, out=run_norms[1, part])
+    hat, true = (R.diagonal(dim1=1, dim2=2) for R in (R_hat, R_true))
+    return combined_norms(torch.stack([hat - true, true]), run_norms).flatten(0, 1)
 
 
 def _empty_like(R: Tensor) -> Tensor:

@@ -4,25 +4,33 @@ import torch
 from torch import Tensor
 
 
-def part_norms(R: Tensor, out: Tensor) -> Tensor:
-    """Frobenius norms of the diagonal and of the off-diagonal part.
+def off_diagonal_runs(R: Tensor) -> Tensor:
+    """The off-diagonal entries as a view: complex [B, N, N], contiguous -> real [B, N - 1, 2 N].
 
-    Args:
-        R: complex [B, N, N], contiguous.
-        out: real [2, B], filled and returned.
+    Behind the first diagonal entry, every run of N + 1 entries ends with a diagonal one: the rest
+    is the off-diagonal part, without a subtraction that would lose its digits.
     """
     B, N, _ = R.shape
-    entries = torch.view_as_real(R)
-    # Behind the first diagonal entry, every run of N + 1 entries ends with a diagonal one: the
-    # rest is the off-diagonal part, without a subtraction that would lose its digits. A norm a
-    # run keeps the reduction on contiguous memory.
-    runs = entries.as_strided(
-        (B, N - 1, 2 * N), (2 * N * N, 2 * (N + 1), 1), 2 * R.storage_offset() + 2
-    )
-    diagonal = torch.view_as_real(R.diagonal(dim1=1, dim2=2)).flatten(1)
-    torch.linalg.vector_norm(diagonal, dim=1, out=out[0])
-    torch.linalg.vector_norm(torch.linalg.vector_norm(runs, dim=2), dim=1, out=out[1])
-    return out
+    strides = (2 * N * N, 2 * (N + 1), 1)
+    return torch.view_as_real(R).as_strided((B, N - 1, 2 * N), strides, 2 * R.storage_offset() + 2)
+
+
+def combined_norms(diagonals: Tensor, run_norms: Tensor) -> Tensor:
+    """Frobenius norms of the diagonal and of the off-diagonal part: real [K, 2, B].
+
+    Args:
+        diagonals: of K matrices, complex [K, B, N].
+        run_norms: norms of the runs of K matrices, real [K, B, N - 1]. A norm a run keeps the
+            reduction over the data on contiguous memory.
+    """
+    diagonal = torch.linalg.vector_norm(torch.view_as_real(diagonals).flatten(2), dim=2)
+    return torch.stack([diagonal, torch.linalg.vector_norm(run_norms, dim=2)], dim=1)
+
+
+def part_norms(R: Tensor) -> Tensor:
+    """Norms of the parts of one matrix a sample: complex [B, N, N], contiguous -> real [2, B]."""
+    run_norms = torch.linalg.vector_norm(off_diagonal_runs(R), dim=2)
+    return combined_norms(R.diagonal(dim1=1, dim2=2)[None].contiguous(), run_norms[None])[0]
 
 
 def times_by_parts(R: Tensor, factors: Tensor, out: Tensor) -> Tensor:

@@ -42,13 +42,13 @@ def scaled_values(
 
     error = scaled_error(R_hat, R_true, exponents)
     truth = times_powers_of_two(R_true, -exponents)
-    truth_norms = part_norms(truth, out=torch.empty_like(largest))
+    truth_norms = part_norms(truth)
     truth_norms = torch.where(whole, torch.linalg.vector_norm(truth_norms, dim=0), truth_norms)
     truth_norms = torch.where(zero & ~whole, torch.inf, truth_norms)
 
     own = _exponent(largest_entries(error))
     own = torch.where(whole, own.amax(0), own)
-    error_norms = part_norms(times_powers_of_two(error, -own), out=torch.empty_like(largest))
+    error_norms = part_norms(times_powers_of_two(error, -own))
     error_norms = torch.where(whole, torch.linalg.vector_norm(error_norms, dim=0), error_norms)
     parts = torch.ldexp((error_norms / truth_norms).square(), 2 * own)
     values = weighted(parts, *weights)

@@ -35,6 +35,9 @@ def main() -> None:
         python = environment / "bin" / "python"
         run(python, "-m", "pip", "install", "--quiet", "--no-deps", wheel, cwd=away)
         _borrow_dependencies(environment)
+        for package in ("model", "ris_diag", "pytest_ris"):
+            code = f"import {package}, sys; sys.exit(not {package}.__file__.startswith(sys.prefix))"
+            run(python, "-c", code, cwd=away)
         project.mkdir()
         for name in TAKEN:
             source = ROOT / name

@@ -1,12 +1,13 @@
 """The NMSE kernel against the research form and against the memory limit of the same run.
 
 A round runs a block of steps of the limit, of the research form and of the kernel, one after the
-other, so that all three meet the same machine. Times are of the process; ratios are medians over
-rounds. The process has freed large blocks before, as any training has: the C library then keeps
+other, so that all three meet the same machine. Times are of the process, medians of a block;
+ratios are medians over rounds. The process has freed large blocks before, as any training has: the C library then keeps
 what it gets back, and steps of all three forms pay fewer page faults.
 """
 
 import ctypes
+import itertools
 import os
 import statistics
 import time
@@ -64,7 +65,7 @@ def limit(R_hat: Tensor, R_true: Tensor, backward: bool, target: Tensor) -> None
 
 
 def seconds(call: Callable[[], None], device: torch.device) -> float:
-    """Seconds of one call in a block: process time, on CUDA the time between two events."""
+    """Median seconds of a call in a block: process time, on CUDA the mean between two events."""
     if device.type == "cuda":
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         start.record()
@@ -73,10 +74,11 @@ def seconds(call: Callable[[], None], device: torch.device) -> float:
         end.record()
         end.synchronize()
         return float(start.elapsed_time(end)) / 1e3 / BLOCK
-    begin = time.process_time()
+    times = [time.process_time()]
     for _ in range(BLOCK):
         call()
-    return (time.process_time() - begin) / BLOCK
+        times.append(time.process_time())
+    return statistics.median(b - a for a, b in itertools.pairwise(times))
 
 
 def extra_memory(call: Callable[[], None], device: torch.device) -> float | None:
@@ -138,9 +140,10 @@ def test_nmse(
         times["kernel"].append(seconds(calls["kernel"], device))
 
     benchmark.pedantic(kernel, setup=others, rounds=ROUNDS, warmup_rounds=1)  # type: ignore[no-untyped-call]
-    R_hat.grad = None
-    extra_memory(calls["kernel"], device)
-    memory = {name: extra_memory(calls[name], device) for name in ("kernel", "research")}
+    memory = {}
+    for name in ("kernel", "research"):
+        R_hat.grad = None
+        memory[name] = extra_memory(calls[name], device)
     bytes_in = R_true.nbytes
     benchmark.extra_info.update(
         device=str(device),
