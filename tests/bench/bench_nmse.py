@@ -2,8 +2,8 @@
 
 A round runs a block of steps of the limit, of the research form and of the kernel, one after the
 other, so that all three meet the same machine. Times are of the process, medians of a block;
-ratios are medians over rounds. The process has freed large blocks before, as any training has: the C library then keeps
-what it gets back, and steps of all three forms pay fewer page faults.
+ratios are medians over rounds. The process has freed large blocks before, as any training has:
+the C library then keeps what it gets back, and steps of all three forms pay fewer page faults.
 """
 
 import ctypes
