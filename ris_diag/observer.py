@@ -29,14 +29,12 @@ class Trace:
         gradient_norms: for every backward pass the norm of each parameter's gradient after it
             (before any clipping), real [P]; 0 where there is none.
         learning_rates: for every optimiser step the learning rate of each parameter group.
-        backward_per_step: for every optimiser step the number of backward passes since the last.
         step_place: file:line of the user's code that took the first optimiser step.
     """
 
     backward: list[Tensor] = field(default_factory=list)
     gradient_norms: list[Tensor] = field(default_factory=list)
     learning_rates: list[list[float]] = field(default_factory=list)
-    backward_per_step: list[int] = field(default_factory=list)
     step_place: str = ""
 
     @property
@@ -80,7 +78,6 @@ def observe(model: nn.Module | None = None, *, stop_after: int | None = None) ->
 
     def before(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         trace.step_place = trace.step_place or calling_place()
-        trace.backward_per_step.append(len(trace.backward) - sum(trace.backward_per_step))
         trace.learning_rates.append([float(group["lr"]) for group in optimizer.param_groups])
 
     def after(optimizer: Optimizer, args: Any, kwargs: Any) -> None:

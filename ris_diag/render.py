@@ -1,8 +1,5 @@
 """Results as text: the same lines on the command line and in pytest's summary."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from ris_diag.check import Check
 from ris_diag.result import Result
 
@@ -47,12 +44,3 @@ def listing(checks: list[Check]) -> list[tuple[str, str, str, str]]:
 def listing_text(checks: list[Check]) -> str:
     """One line a check, without styles."""
     return "\n".join(f"{i}  {slug:<30} {s:<12} {title}" for i, slug, s, title in listing(checks))
-
-
-def measured(measurements: Mapping[str, Any]) -> str:
-    """`drop=0.42, steps=5`: the numbers and texts among the measurements."""
-    return ", ".join(
-        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in measurements.items()
-        if isinstance(value, str | int | float)
-    )

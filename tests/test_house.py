@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+import ris_diag
 from ris_diag.check import all_checks
 from ris_diag.pages import pages
+from tests.faults.catalogue import one_step_an_epoch
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = [
@@ -137,3 +139,9 @@ def test_every_declaration_is_complete(check: object) -> None:
     assert check.thresholds, "a check without a limit can't say why it fails"
     assert all(t.why and t.unit for t in check.thresholds)
     assert all(re.fullmatch(r"[SB]\d+", source) for source in check.sources)
+
+
+def test_readme_shows_the_report_that_a_fault_gives() -> None:
+    result = ris_diag.run(one_step_an_epoch(), select="L009")["L009"]
+    shown = result.message().splitlines()[:3]  # the last line names how it was called
+    assert "\n".join(shown) in (ROOT / "README.md").read_text(encoding="utf-8")
