@@ -28,6 +28,7 @@ ALSO = {
     "model/case.py": {"ris_diag"},
     "ris_diag/cli.py": {"click"},
     "ris_diag/__main__.py": {"click"},
+    "ris_diag/strategies.py": {"hypothesis"},
 }
 # Third-party modules that the plugin may load at module level. ris_diag/__init__.py and
 # ris_diag/families.py import nothing but the standard library, so they cost nothing.
