@@ -167,7 +167,7 @@ class Collector:
             raise pytest.UsageError(refusal)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_sessionfinish(self) -> Generator[None]:
+    def pytest_sessionfinish(self, exitstatus: int) -> Generator[None]:
         """Write the file of --ris-json, after the summary: an error must not hide it."""
         yield
-        self.ris.write_json()
+        self.ris.write_json(complete=exitstatus != pytest.ExitCode.INTERRUPTED)

@@ -109,8 +109,11 @@ class RisSession:
         results = [Result(**record["result"]) for record in self.records]
         return sorted(results, key=lambda result: (order.index(result.id[0]), result.id))
 
-    def write_json(self) -> None:
+    def write_json(self, complete: bool) -> None:
         """Write the results to the file of --ris-json, if it was given.
+
+        Args:
+            complete: whether the run came to its end.
 
         Raises:
             pytest.UsageError: the file can't be written.
@@ -128,6 +131,7 @@ class RisSession:
             seed=seed_of(self.config),
             versions=versions(),
             results=self.results(),
+            complete=complete,
         )
         try:
             write_json(path, report.to_json())

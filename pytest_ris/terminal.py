@@ -1,5 +1,6 @@
 """What the plugin shows: progress while a check works, the summary at the end."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -36,8 +37,7 @@ def progress_for(config: pytest.Config) -> "ProgressFactory":
 
 def write_summary(reporter: pytest.TerminalReporter, results: list["Result"]) -> None:
     """The section of the summary: what a person reads first; results in the order to show."""
-    from ris_diag.check import all_checks
-    from ris_diag.gate import READY, lets_through
+    from ris_diag.gate import READY, reasons_against
     from ris_diag.render import result_line
 
     reporter.write_sep("=", "ris-diag")
@@ -46,11 +46,12 @@ def write_summary(reporter: pytest.TerminalReporter, results: list["Result"]) ->
             reporter.write_line(result_line(result), **MARKUP.get(result.status, FAILED))
             for line in result.lines:
                 reporter.write_line(f"      {line}")
-    passed = sum(map(lets_through, results))
-    complete = {check.id for check in all_checks()} <= {result.id for result in results}
-    if complete and passed == len(results):
+    reasons = reasons_against(results)
+    counts = Counter("xfail" if result.expected else result.status for result in results)
+    if not reasons:
         reporter.write_line(READY, green=True, bold=True)
-        return
-    tail = "NOT READY" if passed < len(results) else "for a verdict run all: ris-diag gate"
-    markup = FAILED if passed < len(results) else {}
-    reporter.write_line(f"{passed} of {len(results)} checks passed; {tail}", **markup)
+    elif counts["fail"] or counts["error"]:
+        reporter.write_line(f"NOT READY: {'; '.join(reasons)}", **FAILED)
+    else:
+        shown = ", ".join(f"{number} {status}" for status, number in counts.items())
+        reporter.write_line(f"{shown}; no verdict: {'; '.join(reasons)}")

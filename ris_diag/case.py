@@ -44,7 +44,7 @@ class Epoch:
     validation: float | None = None
 
 
-def _ignore(epoch: int, losses: Losses) -> None:
+def _ignore(epoch: int, losses: Any) -> None:
     """Default of `Plan.on_step`."""
 
 
@@ -55,14 +55,15 @@ class Plan:
     Attributes:
         epochs: how often to go through `train`, one optimiser step a batch.
         train, validation: batches on the device, to be iterated anew in every epoch.
-        on_step: to be called with (epoch, losses) in front of every backward pass.
+        on_step: to be called in front of every backward pass with the epoch, counted from 1, and
+            the loss: `Losses`, or the scalar tensor alone.
         beta: a constant blend weight in place of the schedule; None leaves the schedule alone.
     """
 
     epochs: int
     train: Iterable[Batch]
     validation: Iterable[Batch] = ()
-    on_step: Callable[[int, Losses], None] = _ignore
+    on_step: Callable[[int, Any], None] = _ignore
     beta: float | None = None
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ris_diag.result import Report, Result
     from ris_diag.runner import Runner
 
-USAGE, CLOSED = 2, 1
+CLOSED, USAGE, INTERRUPTED = 1, 2, 130
 
 
 class _Refused(click.ClickException):
@@ -30,6 +30,9 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except RisDiagError as error:
             raise _Refused(str(error)) from error
+        except KeyboardInterrupt:
+            click.echo("interrupted: no verdict", err=True)
+            raise SystemExit(INTERRUPTED) from None
 
 
 def _in_a_folder(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:

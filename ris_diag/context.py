@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ris_diag.case import Batch, Case, Covariance, Declared, Fit, Losses, Progress
 from ris_diag.check import Check
 from ris_diag.errors import CaseError
+from ris_diag.places import where
 from ris_diag.progress import ProgressFactory, silent
 from ris_diag.randomness import derived_seed, seeded
 from ris_diag.result import Result
@@ -43,9 +44,20 @@ class DeviceBatches:
         return (to_device(batch, self.device) for batch in self.batches)
 
 
-def as_losses(value: Losses | Tensor) -> Losses:
-    """What a case's loss returned, as `Losses`."""
-    return Losses(total=value) if isinstance(value, Tensor) else value
+def as_losses(value: Any, source: str) -> Losses:
+    """What a case's loss returned or its loop showed, as `Losses`.
+
+    Raises:
+        CaseError: neither a real scalar tensor nor `Losses` with one; `source` says whose it is.
+    """
+    losses = Losses(total=value) if isinstance(value, Tensor) else value
+    total = losses.total if isinstance(losses, Losses) else None
+    if not isinstance(total, Tensor) or total.numel() != 1 or total.is_complex():
+        given = f"a tensor {list(value.shape)}" if isinstance(value, Tensor) else f"{value!r:.60}"
+        raise CaseError(
+            f"{source} gave {given}: expected a real scalar tensor, or ris_diag.Losses with one"
+        )
+    return losses
 
 
 @dataclass
@@ -67,11 +79,11 @@ class Subject:
             try:
                 with self.seeded(key):
                     self._measured[key] = measure(self)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 self._measured[key] = error
                 raise
         measured = self._measured[key]
-        if isinstance(measured, Exception):
+        if isinstance(measured, Exception | SystemExit):
             raise measured
         return measured  # type: ignore[no-any-return]  # what measure returned
 
@@ -90,7 +102,8 @@ class Subject:
 
     def loss(self, model: nn.Module, batch: Batch, progress: Progress) -> Losses:
         """The case's training loss."""
-        return as_losses(self.case.loss(model, batch, progress))
+        value = self.case.loss(model, batch, progress)
+        return as_losses(value, f"Case.loss ({where(self.case.loss)})")
 
     @property
     def covariance(self) -> Covariance:

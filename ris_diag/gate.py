@@ -1,6 +1,6 @@
 """The gate in front of a search: closed until every family is green."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ris_diag.check import select_checks
@@ -28,28 +28,34 @@ class Verdict:
 
 
 def gate(runner: Runner, on_result: Callable[[Result], None] | None = None) -> Verdict:
-    """Run the families in order; stop behind the first that isn't green."""
+    """Run the families in order; stop behind the first in which a check fails."""
     results: list[Result] = []
     for family in FAMILIES:
         report = runner.run(select_checks(family.name), on_result)
         results += report.results
-        if not all(lets_through(result) for result in report.results):
+        if any(result.status in ("fail", "error") for result in report.results):
             break
-    return verdict(runner.report(results))
+    report = runner.report(results)
+    reasons = reasons_against(results)
+    text = f"NOT READY: {'; '.join(reasons)}" if reasons else READY
+    return Verdict(ready=not reasons, text=text, report=report)
 
 
-def verdict(report: Report) -> Verdict:
-    """The verdict on a report: closed in every doubt, also if a check is missing or skipped."""
-    closed = [result.id for result in report.results if not lets_through(result)]
-    missing = {check.id for check in select_checks()} - {result.id for result in report.results}
+def reasons_against(results: Iterable[Result]) -> list[str]:
+    """Why the gate stays closed: in every doubt, also if a check is missing or doesn't apply."""
+    results = list(results)
+    closed = [result for result in results if not lets_through(result)]
+    unfit = [result.id for result in closed if result.status == "skip" and not result.expected]
+    failed = [result.id for result in closed if result.id not in unfit]
+    missing = {check.id for check in select_checks()} - {result.id for result in results}
     reasons = []
-    if closed:
-        reasons.append(f"{', '.join(closed)} not passed")
+    if failed:
+        reasons.append(f"{', '.join(failed)} not passed")
+    if unfit:
+        reasons.append(f"{', '.join(unfit)} do not apply to this case, which lacks parts they need")
     if missing:
         reasons.append(f"{len(missing)} checks did not run")
-    ready = not reasons
-    text = READY if ready else f"NOT READY: {'; '.join(reasons)}"
-    return Verdict(ready=ready, text=text, report=report)
+    return reasons
 
 
 def lets_through(result: Result) -> bool:

@@ -2,17 +2,20 @@
 
 import logging
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ris_diag.case import Batch, Epoch, Fit, Losses, Plan, Progress
-from ris_diag.context import Subject
+from ris_diag.context import Subject, as_losses
+from ris_diag.errors import CaseError
 from ris_diag.observer import Trace, observe
+from ris_diag.places import where
 
 LITMUS_STEPS = 5
 # A run of 25 epochs has a warm-up of 5: five epochs of one batch walk beta from start to final.
@@ -98,7 +101,9 @@ def run_fit(
     """Run a loop under the observer; its log and prints are kept from the screen."""
     steps: list[Step] = []
 
-    def on_step(epoch: int, losses: Losses) -> None:
+    def on_step(epoch: int, shown: Any) -> None:
+        losses = as_losses(shown, f"plan.on_step in {where(fit)}")
+        _require_gradient(losses.total, model, where(fit))
         plan.on_step(epoch, losses)
         steps.append(
             Step(
@@ -124,7 +129,7 @@ def run_fit(
         redirect_stdout(printed),
         observe(model, stop_after=stop_after) as trace,
     ):
-        epochs = list(fit(model, watched))
+        epochs = _epochs(fit(model, watched), where(fit))
     return Fitted(
         model=model,
         trace=trace,
@@ -134,6 +139,39 @@ def run_fit(
         log=[record.getMessage() for record in records],
         printed=printed.getvalue(),
     )
+
+
+def _epochs(reported: Any, place: str) -> list[Epoch]:
+    """What a loop returned.
+
+    Raises:
+        CaseError: not one `Epoch` an epoch.
+    """
+    if isinstance(reported, Iterable):
+        epochs = list(reported)
+        if all(isinstance(epoch, Epoch) for epoch in epochs):
+            return epochs
+    raise CaseError(
+        f"the loop ({place}) returned {reported!r:.60}: expected a list of "
+        "ris_diag.Epoch(train=...), one an epoch"
+    )
+
+
+def _require_gradient(total: Tensor, model: nn.Module, place: str) -> None:
+    """Say why `backward()` is about to fail, in front of torch's own words for it."""
+    if total.requires_grad:
+        return
+    parameters = list(model.parameters())
+    if not parameters:
+        reason = "the model has no parameters"
+    elif not any(p.requires_grad for p in parameters):
+        reason = f"all {len(parameters)} parameters are frozen (requires_grad is False)"
+    else:
+        reason = (
+            "the graph is cut between model and loss: look for detach(), .data, .item(), .numpy() "
+            "or no_grad()"
+        )
+    raise CaseError(f"the training loss of {place} requires no gradient: {reason}")
 
 
 def _beta_of_step(subject: Subject, losses: Losses, plan: Plan) -> float | None:

@@ -60,8 +60,9 @@ def bar(file: TextIO) -> ProgressFactory:
 
 
 def for_stream(file: TextIO | None = None, *, quiet: bool = False) -> ProgressFactory:
-    """A bar on a terminal; plain lines with `quiet`, with NO_COLOR, or where it is no terminal."""
+    """A bar on a terminal; plain lines with `quiet`, NO_COLOR, TERM=dumb, or elsewhere."""
     file = sys.stderr if file is None else file
-    if file.isatty() and not quiet and not os.environ.get("NO_COLOR"):
+    plain = quiet or os.environ.get("NO_COLOR") or os.environ.get("TERM") in ("dumb", "unknown")
+    if file.isatty() and not plain:
         return bar(file)
     return plain_lines(lambda line: print(line, file=file, flush=True))

@@ -74,12 +74,13 @@ class Report:
     seed: int
     versions: Mapping[str, str]
     results: list[Result]
+    complete: bool = True
 
     @property
     def ok(self) -> bool:
-        """At least one check passed, none failed or raised."""
+        """The run wasn't interrupted, at least one check passed, none failed or raised."""
         statuses = {result.status for result in self.results}
-        return "pass" in statuses and not statuses & {"fail", "error"}
+        return self.complete and "pass" in statuses and not statuses & {"fail", "error"}
 
     def __getitem__(self, check_id: str) -> Result:
         for result in self.results:
@@ -96,6 +97,7 @@ class Report:
             "seed": self.seed,
             "versions": dict(self.versions),
             "ok": self.ok,
+            "complete": self.complete,
             "results": [result.to_json() for result in self.results],
         }
 

@@ -91,7 +91,7 @@ class Runner:
         try:
             with self.subject.seeded(check.id):
                 check.function(context)
-        except Exception as error:  # noqa: BLE001  # whatever the code under test raises
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever the code under test raises
             return self._expected(
                 self._result(
                     check,

@@ -29,7 +29,7 @@ def load_case(target: str) -> Case:
         sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise CaseError(
             f"case target {target!r}: {module_name} does not import "
             f"({type(error).__name__}: {error})"
@@ -50,7 +50,7 @@ def load_case(target: str) -> Case:
         case = factory()
     except CaseError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise CaseError(
             f"case target {target!r}: {attribute}() raised {type(error).__name__}: {error}"
         ) from error

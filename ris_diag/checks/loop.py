@@ -107,6 +107,17 @@ def reported_loss_is_observed(context: Context) -> None:
             place=place,
             next_step="return one ris_diag.Epoch for every epoch of the plan",
         )
+    wild = [
+        number for number, value in enumerate(fitted.trace.losses, 1) if not math.isfinite(value)
+    ]
+    if wild:
+        context.problem(
+            f"{len(wild)} of {len(fitted.trace.losses)} losses seen are not finite, the first in "
+            f"step {wild[0]}",
+            place=place,
+            next_step="run L001: it shows the losses step by step",
+        )
+        return
     off = [
         f"epoch {number}: reported {got:.6f}, observed mean {want:.6f}"
         for number, (got, want) in enumerate(zip(reported, observed, strict=True), start=1)

@@ -234,3 +234,13 @@ def test_as_a_process(project: pytest.Pytester) -> None:
     refused = run("check")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "Error: no case: name the training under test:" in refused.stderr.splitlines()
+
+
+def test_interrupt_says_so_and_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ris_diag.runner.Runner.run_check", interrupted)
+    result = ris_diag("check", "--case=tiny:learns")
+    assert result.exit_code == 130
+    assert "interrupted: no verdict" in result.output

@@ -85,10 +85,10 @@ def test_result_recorded_in_setup_is_shown(project: pytest.Pytester) -> None:
     )
     failed = project.runpytest_inprocess("--ris-case=tiny:frozen")
     failed.assert_outcomes(errors=1)
-    failed.stdout.fnmatch_lines(["fail  L001 one-batch-learns *", "0 of 1 checks passed*"])
+    failed.stdout.fnmatch_lines(["fail  L001 one-batch-learns *", "NOT READY: L001 not passed*"])
     passed = project.runpytest_inprocess("--ris-case=tiny:learns")
     passed.assert_outcomes(passed=1)
-    passed.stdout.fnmatch_lines(["1 of 1 checks passed*"])
+    passed.stdout.fnmatch_lines(["1 pass; no verdict*"])
 
 
 def test_case_of_the_wrong_type(project: pytest.Pytester) -> None:

@@ -66,7 +66,9 @@ def test_exception_in_user_code_names_its_line(project: pytest.Pytester) -> None
             ],
             consecutive=True,
         )
-    result.stdout.fnmatch_lines(["error L001 *", "error L009 *", "0 of 2 checks passed; NOT READY"])
+    result.stdout.fnmatch_lines(
+        ["error L001 *", "error L009 *", "NOT READY: L001, L009 not passed*"]
+    )
 
 
 def test_declared_failure_is_an_xfail_with_its_reason(

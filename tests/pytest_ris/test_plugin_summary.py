@@ -7,6 +7,7 @@ import pytest
 from ris_diag import check as registry
 
 READY = "READY FOR FULL HPO"
+UNFIT = "G001 do not apply to this case, which lacks parts they need"
 
 # A test that records what checks found elsewhere: one passed result a check but for `changed`.
 RECORDED = """
@@ -47,7 +48,7 @@ def test_lines_of_the_checks(project: pytest.Pytester, mode: list[str]) -> None:
     assert lines[7].startswith("      Litmus: loss at equal beta ")
     assert lines[7].endswith(": PASS")
     assert lines[8].startswith("pass  L009 one-step-a-batch")
-    assert lines[9:] == ["2 of 3 checks passed; NOT READY"]
+    assert lines[9:] == [f"1 skip, 2 pass; no verdict: {UNFIT}; 16 checks did not run"]
 
 
 def test_beta_walk_of_the_reference(project: pytest.Pytester) -> None:
@@ -64,7 +65,7 @@ def test_beta_walk_of_the_reference(project: pytest.Pytester) -> None:
 
 def test_quiet_leaves_the_verdict(project: pytest.Pytester) -> None:
     result = project.runpytest_inprocess("-q", "--ris-case=tiny:learns", "--ris-select=L001")
-    assert section(result) == ["1 of 1 checks passed; for a verdict run all: ris-diag gate"]
+    assert section(result) == ["1 pass; no verdict: 18 checks did not run"]
     project.makepyfile(test_suite=RECORDED.format(ids=IDS, changed={}))
     assert section(project.runpytest_inprocess("-q")) == [READY]
 
@@ -79,12 +80,16 @@ def test_ready_if_all_ran_and_passed(project: pytest.Pytester, mode: list[str]) 
 @pytest.mark.parametrize(
     ("changed", "verdict"),
     [
-        ({"L003": {"status": "fail", "cause": "cut"}}, "18 of 19 checks passed; NOT READY"),
-        ({"O003": {"status": "error", "cause": "E"}}, "18 of 19 checks passed; NOT READY"),
-        ({"G001": {"status": "skip", "cause": "needs"}}, "18 of 19 checks passed; NOT READY"),
+        ({"L003": {"status": "fail", "cause": "cut"}}, "NOT READY: L003 not passed"),
+        ({"O003": {"status": "error", "cause": "E"}}, "NOT READY: O003 not passed"),
+        ({"G001": {"status": "skip", "cause": "needs"}}, f"1 skip, 18 pass; no verdict: {UNFIT}"),
         ({"L003": {"status": "skip", "expected": "ticket 12"}}, READY),
+        (
+            {"O003": {"status": "skip", "expected": "no"}},
+            "18 pass, 1 xfail; no verdict: O003 not passed",
+        ),
     ],
-    ids=["fail", "error", "skip", "declared"],
+    ids=["fail", "error", "skip", "declared", "verdict declared"],
 )
 def test_verdict(
     project: pytest.Pytester, changed: dict[str, dict[str, str]], verdict: str
@@ -97,7 +102,7 @@ def test_verdict(
 
 def test_no_verdict_on_a_part(project: pytest.Pytester) -> None:
     project.makepyfile(test_suite=RECORDED.format(ids=IDS[:-1], changed={}))
-    verdict = "18 of 18 checks passed; for a verdict run all: ris-diag gate"
+    verdict = "18 pass; no verdict: 1 checks did not run"
     assert section(project.runpytest_inprocess())[-1] == verdict
 
 
@@ -130,4 +135,4 @@ def test_nothing_in_a_run_without_checks(project: pytest.Pytester, option: str) 
     result = project.runpytest_inprocess(option, "--ris-case=tiny:learns", "--ris-select=L")
     result.assert_outcomes(passed=1)
     assert [line for line in result.outlines if "ris-diag" in line and "plugins:" not in line] == []
-    assert "checks passed" not in result.stdout.str()
+    assert "verdict" not in result.stdout.str()

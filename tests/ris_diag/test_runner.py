@@ -2,6 +2,7 @@
 
 import logging
 import random
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ import ris_diag
 from ris_diag import Case, CaseError, Losses, Override, Runner, UnknownCheckError
 from ris_diag.check import select_checks
 from ris_diag.errors import DeviceError
-from ris_diag.gate import READY, gate
+from ris_diag.gate import READY, gate, reasons_against
 from tests.faults.healthy import small
 
 
@@ -182,11 +183,92 @@ def test_dict_batches_are_moved_and_passed_on() -> None:
 
 
 def test_gate_stops_behind_the_first_family_that_is_not_green() -> None:
-    verdict = gate(Runner(bare()))
+    case = replace(small(), expected_failures={"G002": "known, they say"})
+    verdict = gate(Runner(case))
     assert not verdict.ready
     assert {result.family for result in verdict.report.results} == {"guard"}
+    assert verdict.text == "NOT READY: G002 not passed; 13 checks did not run"
+
+
+def test_gate_tells_what_does_not_apply_from_what_fails() -> None:
+    verdict = gate(Runner(bare()))
+    assert not verdict.ready
+    assert {result.status for result in verdict.report.results} == {"skip"}
     assert verdict.text.startswith("NOT READY: G001, G002")
-    assert verdict.text.endswith("13 checks did not run")
+    assert verdict.text.endswith("O003 do not apply to this case, which lacks parts they need")
+
+
+def test_nobody_can_declare_the_verdict_away() -> None:
+    reason = {"O003": "we know"}
+    runner = Runner(replace(bare(), expected_failures=reason))
+    known = replace(runner.run_check("O003"), status="skip", expected="we know")
+    assert reasons_against([known])[0] == "O003 not passed"
+
+
+@pytest.mark.parametrize("code", [0, 3, "fatal"])
+def test_a_loop_that_exits_is_an_error_and_no_success(code: object) -> None:
+    def fit(model: nn.Module, plan: ris_diag.Plan) -> list[ris_diag.Epoch]:
+        raise SystemExit(code)
+
+    report = ris_diag.run(bare(fit=fit), select="L008,L009")
+    assert [result.status for result in report.results] == ["error", "error"]
+    assert report["L009"].cause == f"SystemExit: {code}"
+
+
+@pytest.mark.parametrize(
+    ("value", "given"),
+    [
+        (1.5, "gave 1.5"),
+        (None, "gave None"),
+        (torch.ones(3), r"gave a tensor \[3\]"),
+        ({"total": 1}, r"gave \{'total': 1\}"),
+    ],
+)
+def test_a_loss_that_is_none_is_named(value: object, given: str) -> None:
+    case = bare(
+        loss=lambda model, batch, progress: value, declared=ris_diag.Declared(weights={"a": 1.0})
+    )
+    cause = ris_diag.run(case, select="G001")["G001"].cause
+    assert re.search(rf"Case\.loss \(tests/ris_diag/test_runner\.py:\d+\) {given}", cause)
+    assert cause.endswith("expected a real scalar tensor, or ris_diag.Losses with one")
+
+
+def looped(loss: Callable[[nn.Module, Tensor], Tensor], history: object = ()) -> Case:
+    def fit(model: nn.Module, plan: ris_diag.Plan) -> object:
+        for batch in plan.train:
+            plan.on_step(1, loss(model, batch))
+        return history
+
+    return bare(fit=fit)
+
+
+def frozen(model: nn.Module, batch: Tensor) -> Tensor:
+    return model.requires_grad_(False)(batch).mean()  # type: ignore[no-any-return]  # Module.__call__
+
+
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [
+        (looped(lambda model, batch: model(batch).mean().detach()), "the graph is cut between"),
+        (looped(frozen), "all 2 parameters are frozen"),
+        (
+            replace(looped(lambda model, batch: batch.mean()), model=nn.Identity),
+            "the model has no parameters",
+        ),
+    ],
+    ids=["cut", "frozen", "none"],
+)
+def test_a_loss_without_gradient_says_which_of_three_causes(case: Case, reason: str) -> None:
+    result = ris_diag.run(case, select="L009")["L009"]
+    assert result.status == "error"
+    assert "requires no gradient: " + reason in result.cause
+
+
+@pytest.mark.parametrize("history", [None, [0.5, 0.4], 3])
+def test_a_loop_that_returns_no_epochs_is_told_so(history: object) -> None:
+    case = looped(lambda model, batch: model(batch).mean(), history)
+    cause = ris_diag.run(case, select="L009")["L009"].cause
+    assert f"returned {history!r}: expected a list of ris_diag.Epoch(train=...)" in cause
 
 
 @pytest.mark.slow
