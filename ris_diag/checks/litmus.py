@@ -41,12 +41,13 @@ def one_batch_learns(context: Context) -> None:
     run = litmus(subject)
     trace, steps = run.fitted.trace, run.fitted.steps
     place = trace.step_place or where(subject.fit)
+    judged = "loss" if subject.case.covariance is None else "loss at equal beta"
     means = [float(norms.mean()) for norms in trace.gradient_norms]
     for number, loss in enumerate(trace.losses, start=1):
         step = steps[number - 1] if number <= len(steps) else None
-        beta = "-" if step is None or step.beta is None else f"{abs(step.beta):.3f}"
+        beta = "" if step is None or step.beta is None else f"beta={abs(step.beta):.3f}, "
         context.say(
-            f"Step {number}/{LITMUS_STEPS}: beta={beta}, loss={loss:.6f}, "
+            f"Step {number}/{LITMUS_STEPS}: {beta}loss={loss:.6f}, "
             f"avg_grad_norm={means[number - 1]:.4f}"
         )
     first, last = run.equal_beta
@@ -79,8 +80,8 @@ def one_batch_learns(context: Context) -> None:
         )
     elif drop < minimum:
         context.problem(
-            f"at equal beta the loss went from {first:.6f} to {last:.6f} in five steps: it fell by "
-            f"{drop:.1%}, limit {minimum:.0%}",
+            f"{judged} went from {first:.6f} to {last:.6f} in five steps: it fell by {drop:.1%}, "
+            f"limit {minimum:.0%}",
             place=place,
             next_step="look whether the learning rates "
             f"{sorted({rate for rates in trace.learning_rates for rate in rates})} are above zero "
@@ -109,7 +110,7 @@ def one_batch_learns(context: Context) -> None:
     verdict = "PASS" if not context.problems else "FAIL"
     if verdict == "PASS" and drop < 0.20:
         verdict = "PASS (below the 20 % that the note expects)"
-    context.say(f"Litmus: loss at equal beta {first:.6f} -> {last:.6f} ({-drop:+.1%}): {verdict}")
+    context.say(f"Litmus: {judged} {first:.6f} -> {last:.6f} ({-drop:+.1%}): {verdict}")
 
 
 @check(

@@ -69,7 +69,7 @@ def test_check_passes() -> None:
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert lines[0].startswith("pass  L001 one-batch-learns")
-    assert lines[1].startswith("      Step 1/5: beta=-, loss=")
+    assert lines[1].startswith("      Step 1/5: loss=")
     statuses = [line.split()[0] for line in lines if line[:1] != " "]
     assert statuses == ["pass", *["skip"] * 6, "pass", "pass", "skip"]
     assert result.stderr == ""

@@ -44,8 +44,8 @@ def test_lines_of_the_checks(project: pytest.Pytester, mode: list[str]) -> None:
     assert lines[0].endswith("  does not apply: needs Case.declared")
     assert lines[1].startswith("pass  L001 one-batch-learns")
     steps = [line.split("loss=")[0] for line in lines[2:7]]
-    assert steps == [f"      Step {number}/5: beta=-, " for number in range(1, 6)]
-    assert lines[7].startswith("      Litmus: loss at equal beta ")
+    assert steps == [f"      Step {number}/5: " for number in range(1, 6)]
+    assert lines[7].startswith("      Litmus: loss ")
     assert lines[7].endswith(": PASS")
     assert lines[8].startswith("pass  L009 one-step-a-batch")
     assert lines[9:] == [f"1 skip, 2 pass; no verdict: {UNFIT}; 16 checks did not run"]
