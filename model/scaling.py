@@ -57,7 +57,6 @@ def scaled_values(
     values = torch.where(all_zero, wrong, values)
     # The slope of a part is 2 weight / norm^2; that of a whole is the same for both parts.
     truth_norms = torch.where(whole, truth_norms * weight.sqrt(), truth_norms)
-    truth_norms = torch.where(all_zero, torch.inf, truth_norms)
     finite = torch.isfinite(R_hat).flatten(1).all(1) & torch.isfinite(R_true).flatten(1).all(1)
     values = torch.where(finite, values, torch.nan)
     truth_norms = torch.where(finite, truth_norms, torch.nan)

@@ -4,7 +4,7 @@ import logging
 import statistics
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from typing import Any
 
@@ -53,18 +53,16 @@ class Step:
     Attributes:
         weights: effective weight of each term, d total / d term; None where no graph leads there.
         beta: effective blend weight, measured from R_blend, R_pred and R_samp; None without them.
-        blend_has_gradient: whether R_blend requires a gradient.
     """
 
     epoch: int
     total: float
     weights: Mapping[str, float | None]
     beta: float | None
-    blend_has_gradient: bool
 
 
 def effective_weights(losses: Losses) -> dict[str, float | None]:
-    """D total / d term for every term: the weight in effect, whatever was declared."""
+    """Slope d total / d term of every term: the weight in effect, whatever was declared."""
     weights: dict[str, float | None] = {}
     for name, term in losses.terms.items():
         slope = None
@@ -100,10 +98,11 @@ def run_fit(
 ) -> Fitted:
     """Run a loop under the observer; its log and prints are kept from the screen."""
     steps: list[Step] = []
+    place = where(fit)
 
     def on_step(epoch: int, shown: Any) -> None:
-        losses = as_losses(shown, f"plan.on_step in {where(fit)}")
-        _require_gradient(losses.total, model, where(fit))
+        losses = as_losses(shown, f"plan.on_step in {place}")
+        _require_gradient(losses.total, model, place)
         plan.on_step(epoch, losses)
         steps.append(
             Step(
@@ -111,17 +110,10 @@ def run_fit(
                 total=float(losses.total.detach()),
                 weights=effective_weights(losses),
                 beta=_beta_of_step(subject, losses, plan),
-                blend_has_gradient=losses.blended is not None and losses.blended.requires_grad,
             )
         )
 
-    watched = Plan(
-        epochs=plan.epochs,
-        train=plan.train,
-        validation=plan.validation,
-        on_step=on_step,
-        beta=plan.beta,
-    )
+    watched = replace(plan, on_step=on_step)
     epochs: list[Epoch] = []
     printed = StringIO()
     with (
@@ -129,7 +121,7 @@ def run_fit(
         redirect_stdout(printed),
         observe(model, stop_after=stop_after) as trace,
     ):
-        epochs = _epochs(fit(model, watched), where(fit))
+        epochs = _epochs(fit(model, watched), place)
     return Fitted(
         model=model,
         trace=trace,
