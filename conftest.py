@@ -2,10 +2,16 @@
 
 import os
 
+import hypothesis
 import pytest
 import torch
 
 import ris_diag
+
+# Laws and property tests: `--hypothesis-profile nightly` tries ten times as many examples.
+hypothesis.settings.register_profile("ci", derandomize=True, database=None, deadline=None)
+hypothesis.settings.register_profile("nightly", max_examples=1000, deadline=None)
+hypothesis.settings.load_profile("ci")
 
 pytest_plugins = ["pytester"]
 

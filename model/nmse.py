@@ -1,14 +1,15 @@
 """The scale-invariant NMSE of a covariance estimate.
 
 Norms of the error and of the truth, over the diagonal and over the off-diagonal entries, are all
-that the value needs. The error is never kept: it is computed a few samples at a time, while they
-are in the cache, once for the value and once more into the gradient. Where a norm is so large or
-small that its square could leave the range of the dtype, the same computation runs on copies scaled
-by powers of two (`model.scaling`), which changes no bit of a result that the common case can hold.
+that the value needs. The gradient is the error times a slope a part: the error is the only tensor
+of the input's size, and the first backward pass turns it into the gradient where it lies. Without
+a backward pass to come it is computed a few samples at a time, while they are in the cache. Where a
+norm is so large or small that its square could leave the range of the dtype, the same computation
+runs on copies scaled by powers of two (`model.scaling`), which changes no bit of a result that the
+common case can hold.
 """
 
 import inspect
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -18,16 +19,14 @@ from torch.autograd.function import once_differentiable
 
 from model.parts import (
     combined_norms,
-    largest_entries,
-    off_diagonal_runs,
+    part_norms,
+    run_norms,
     times_by_parts,
     weighted,
 )
-from model.scaling import scaled_error, scaled_values, unscaled
+from model.scaling import needs_scaling, scaled_error, scaled_values, unscaled
 from model.validate import COVARIANCE_DTYPES, require_number
 
-# Norms between 1 / SAFE and SAFE have squares and quotients far inside the range of their dtype.
-SAFE = {torch.float32: 2.0**30, torch.float64: 2.0**250}
 HUGE_PAGES_FROM = 4 * 2**20
 CHUNK_BYTES = 2**19
 NUMPY_DTYPE = {torch.complex64: np.complex64, torch.complex128: np.complex128}
@@ -81,12 +80,17 @@ def nmse(
         w_diag, w_off = 1.0, 0.0
     total = w_diag + w_off
     batched = R_true.ndim == 3  # the common case makes do without views
-    values: Tensor = _Nmse.apply(  # type: ignore[no-untyped-call]
+    arguments = (
         R_hat if batched else R_hat.reshape(-1, N, N),
         R_true if batched else R_true.reshape(-1, N, N),
         w_diag / total,
         w_off / total,
-    )[0]
+    )
+    values: Tensor
+    if R_hat.requires_grad and torch.is_grad_enabled() and not _transformed():
+        values = _KeptNmse.apply(*arguments)  # type: ignore[no-untyped-call]
+    else:
+        values = _Nmse.apply(*arguments)[0]  # type: ignore[no-untyped-call]
     if not batched:
         values = values.reshape(samples)
     if reduction == "none":
@@ -94,19 +98,42 @@ def nmse(
     return values.mean() if reduction == "mean" else values.sum()
 
 
+class _KeptNmse(torch.autograd.Function):
+    """(R_hat, R_true [B, N, N], weights that sum to 1) -> values [B], outside of `torch.func`.
+
+    Keeps the error for the first backward pass, which takes it and makes the gradient of it in
+    place. A later one finds no error and computes it anew.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, R_hat: Tensor, R_true: Tensor, w_diag: float, w_off: float) -> Tensor:
+        ctx.weights = w_diag, w_off
+        hat, true = _plain(R_hat), _plain(R_true)
+        error = torch.sub(hat, true, out=_empty_like(hat))
+        values, truth_norms, exponents = _values(hat, true, part_norms(error, true), ctx.weights)
+        ctx.error = error if exponents is None else None
+        ctx.save_for_backward(R_hat, R_true, truth_norms, exponents)
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, None]:
+        if ctx.error is None or torch.is_grad_enabled() or _transformed():
+            return _Gradient.apply(grad, *ctx.saved_tensors, *ctx.weights), None, None, None  # type: ignore[no-untyped-call]
+        _, _, truth_norms, _ = ctx.saved_tensors
+        slopes = _slopes(truth_norms, *ctx.weights).mul_(grad)
+        error, ctx.error = ctx.error, None
+        return times_by_parts(error, slopes, out=error), None, None, None
+
+
 class _Nmse(torch.autograd.Function):
-    """(R_hat, R_true [B, N, N], weights that sum to 1) -> values [B], and what backward needs."""
+    """The same for `torch.func` and without a gradient -> values [B], and what backward needs."""
 
     @staticmethod
     def forward(
         R_hat: Tensor, R_true: Tensor, w_diag: float, w_off: float
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         R_hat, R_true = _plain(R_hat), _plain(R_true)
-        norms = _norms(R_hat, R_true)
-        if norms.numel() and not (_in_range(norms) or _exact_zeros(norms, R_hat, R_true)):
-            return scaled_values(R_hat, R_true, (w_diag, w_off))
-        ratios = (norms[:2] / norms[2:]).square_()
-        return weighted(ratios, w_diag, w_off), norms[2:], None
+        return _values(R_hat, R_true, _norms_by_chunks(R_hat, R_true), (w_diag, w_off))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
@@ -147,17 +174,11 @@ class _Gradient(torch.autograd.Function):
     ) -> Tensor:
         R_hat, R_true = _plain(R_hat), _plain(R_true)
         slopes = _slopes(truth_norms, w_diag, w_off).mul_(grad)
-        if exponents is not None:
-            error = scaled_error(R_hat, R_true, exponents)
-            return unscaled(times_by_parts(error, slopes, out=torch.empty_like(error)), exponents)
-        gradient = _empty_like(R_hat)
-        entries, off_slopes = torch.view_as_real(gradient), slopes[1, :, None, None, None]
-        for part in _chunks(R_hat):
-            torch.sub(R_hat[part], R_true[part], out=gradient[part])
-            entries[part].mul_(off_slopes[part])
-        hat, true, target = (R.diagonal(dim1=1, dim2=2) for R in (R_hat, R_true, gradient))
-        torch.sub(hat, true, out=target).mul_(slopes[0, :, None])
-        return gradient
+        if exponents is None:
+            error = torch.sub(R_hat, R_true, out=_empty_like(R_hat))
+            return times_by_parts(error, slopes, out=error)
+        error = scaled_error(R_hat, R_true, exponents)
+        return unscaled(times_by_parts(error, slopes, out=error), exponents)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -194,6 +215,16 @@ for _function in (_Nmse, _Gradient):
     setattr(_function.forward, "__signature__", inspect.signature(_function.forward))  # noqa: B010  # mypy knows no such attribute
 
 
+def _values(
+    R_hat: Tensor, R_true: Tensor, norms: Tensor, weights: tuple[float, float]
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Values [B], norms of the truth [2, B], and exponents [2, B] of the scale if there is one."""
+    if needs_scaling(norms, R_hat, R_true):
+        return scaled_values(R_hat, R_true, weights)
+    error_norms, truth_norms = norms.unbind()
+    return weighted((error_norms / truth_norms).square_(), *weights), truth_norms, None
+
+
 def _slopes(truth_norms: Tensor, w_diag: float, w_off: float) -> Tensor:
     """`2 w / ||truth||^2` of each part: d value / d error is the slope times the error."""
     slopes = truth_norms.square().reciprocal_()
@@ -227,28 +258,23 @@ def _plain(R: Tensor) -> Tensor:
     return R.resolve_conj().contiguous()
 
 
-def _chunks(R: Tensor) -> Iterator[slice]:
-    """Slices of the batch that fit into the cache of a core together with their error."""
-    samples = len(R) if R.device.type != "cpu" else max(1, CHUNK_BYTES * len(R) // (R.nbytes or 1))
-    return (slice(start, start + samples) for start in range(0, len(R), max(1, samples)))
+def _transformed() -> bool:
+    """Whether a transform of `torch.func` runs: its tensors are wrapped, a kept one isn't."""
+    return torch._C._are_functorch_transforms_active()
 
 
-def _norms(R_hat: Tensor, R_true: Tensor) -> Tensor:
-    """Norms of error and truth: real [4, B], diagonal and off-diagonal part of each."""
-    B, N, _ = R_true.shape
-    run_norms = R_true.real.new_empty(2, B, N - 1)
-    runs = off_diagonal_runs(R_true)
-    error, error_runs = None, runs
-    for part in _chunks(R_true):
-        if error is None:  # the first chunk is the largest
-            error = torch.empty_like(R_true[part])
-            error_runs = off_diagonal_runs(error)
-        count = len(R_true[part])
-        torch.sub(R_hat[part], R_true[part], out=error[:count])
-        torch.linalg.vector_norm(error_runs[:count], dim=2, out=run_norms[0, part])
-        torch.linalg.vector_norm(runs[part], dim=2, out=run_norms[1, part])
+def _norms_by_chunks(R_hat: Tensor, R_true: Tensor) -> Tensor:
+    """`part_norms` of error and truth, a few samples at a time, which fit into a core's cache."""
+    samples = max(1, len(R_true))
+    if R_true.device.type == "cpu":
+        samples = max(1, CHUNK_BYTES * samples // (R_true.nbytes or 1))
+    error = torch.empty_like(R_true[:samples])  # the same memory for each chunk: it stays cached
+    error_runs, true_runs = [], []
+    for hat, true in zip(*(torch.split(R, samples) for R in (R_hat, R_true)), strict=True):
+        error_runs.append(run_norms(torch.sub(hat, true, out=error[: len(hat)])))
+        true_runs.append(run_norms(true))
     hat, true = (R.diagonal(dim1=1, dim2=2) for R in (R_hat, R_true))
-    return combined_norms(torch.stack([hat - true, true]), run_norms).flatten(0, 1)
+    return combined_norms([hat - true, true], [torch.cat(error_runs), torch.cat(true_runs)])
 
 
 def _empty_like(R: Tensor) -> Tensor:
@@ -261,22 +287,6 @@ def _empty_like(R: Tensor) -> Tensor:
     if R.device.type != "cpu" or R.nbytes < HUGE_PAGES_FROM:
         return torch.empty_like(R)
     return torch.from_numpy(np.empty(R.shape, NUMPY_DTYPE[R.dtype]))
-
-
-def _in_range(norms: Tensor) -> bool:
-    # NaN propagates through aminmax and compares as False.
-    safe = SAFE[norms.dtype]
-    low, high = torch.aminmax(norms)
-    return float(low) >= 1 / safe and float(high) <= safe
-
-
-def _exact_zeros(norms: Tensor, R_hat: Tensor, R_true: Tensor) -> bool:
-    """Whether the only norms out of range are those of error parts without any error."""
-    tiny = norms[:2] < 1 / SAFE[norms.dtype]
-    rest = torch.where(tiny, torch.ones_like(norms[:2]), norms[:2])
-    if not (_in_range(rest) and _in_range(norms[2:])):
-        return False
-    return bool((largest_entries(R_hat - R_true)[tiny] == 0).all())
 
 
 def _refuse(

@@ -15,22 +15,31 @@ def off_diagonal_runs(R: Tensor) -> Tensor:
     return torch.view_as_real(R).as_strided((B, N - 1, 2 * N), strides, 2 * R.storage_offset() + 2)
 
 
-def combined_norms(diagonals: Tensor, run_norms: Tensor) -> Tensor:
+def run_norms(R: Tensor) -> Tensor:
+    """Norms of the off-diagonal runs: complex [B, N, N], contiguous -> real [B, N - 1].
+
+    A norm a run keeps the reduction over the data on contiguous memory.
+    """
+    norms: Tensor = torch.linalg.vector_norm(off_diagonal_runs(R), dim=2)
+    return norms
+
+
+def combined_norms(diagonals: list[Tensor], runs: list[Tensor]) -> Tensor:
     """Frobenius norms of the diagonal and of the off-diagonal part: real [K, 2, B].
 
     Args:
-        diagonals: of K matrices, complex [K, B, N].
-        run_norms: norms of the runs of K matrices, real [K, B, N - 1]. A norm a run keeps the
-            reduction over the data on contiguous memory.
+        diagonals: of K matrices, complex [B, N].
+        runs: their `run_norms`, real [B, N - 1].
     """
-    diagonal = torch.linalg.vector_norm(torch.view_as_real(diagonals).flatten(2), dim=2)
-    return torch.stack([diagonal, torch.linalg.vector_norm(run_norms, dim=2)], dim=1)
+    diagonal = torch.view_as_real(torch.stack(diagonals)).flatten(2)
+    norms = [torch.linalg.vector_norm(part, dim=2) for part in (diagonal, torch.stack(runs))]
+    return torch.stack(norms, dim=1)
 
 
-def part_norms(R: Tensor) -> Tensor:
-    """Norms of the parts of one matrix a sample: complex [B, N, N], contiguous -> real [2, B]."""
-    run_norms = torch.linalg.vector_norm(off_diagonal_runs(R), dim=2)
-    return combined_norms(R.diagonal(dim1=1, dim2=2)[None].contiguous(), run_norms[None])[0]
+def part_norms(*matrices: Tensor) -> Tensor:
+    """The norms of both parts of K matrices, complex [B, N, N], contiguous: real [K, 2, B]."""
+    diagonals = [R.diagonal(dim1=1, dim2=2) for R in matrices]
+    return combined_norms(diagonals, [run_norms(R) for R in matrices])
 
 
 def times_by_parts(R: Tensor, factors: Tensor, out: Tensor) -> Tensor:

@@ -5,8 +5,34 @@ from torch import Tensor
 
 from model.parts import largest_entries, part_norms, times_by_parts, weighted
 
+# Norms between 1 / SAFE and SAFE have squares and quotients far inside the range of their dtype.
+SAFE = {torch.float32: 2.0**30, torch.float64: 2.0**250}
 # An entry's error counts up to this multiple of the largest entry of the truth's part.
 LARGEST_ERROR = 2.0**40
+
+
+def needs_scaling(norms: Tensor, R_hat: Tensor, R_true: Tensor) -> bool:
+    """Whether squares or quotients of the norms could leave the range of the dtype.
+
+    Args:
+        norms: of error and truth, real [2, 2, B], the diagonal and the off-diagonal part of each.
+        R_hat, R_true: complex [B, N, N].
+    """
+    if not norms.numel() or _in_range(norms):
+        return False
+    # The norm of an error part without any error may be zero.
+    tiny = norms[0] < 1 / SAFE[norms.dtype]
+    rest = torch.where(tiny, torch.ones_like(norms[0]), norms[0])
+    if not (_in_range(rest) and _in_range(norms[1])):
+        return True
+    return bool((largest_entries(R_hat - R_true)[tiny] != 0).any())
+
+
+def _in_range(norms: Tensor) -> bool:
+    # NaN propagates through aminmax and compares as False.
+    safe = SAFE[norms.dtype]
+    low, high = torch.aminmax(norms)
+    return float(low) >= 1 / safe and float(high) <= safe
 
 
 def scaled_values(
@@ -42,13 +68,13 @@ def scaled_values(
 
     error = scaled_error(R_hat, R_true, exponents)
     truth = times_powers_of_two(R_true, -exponents)
-    truth_norms = part_norms(truth)
+    (truth_norms,) = part_norms(truth)
     truth_norms = torch.where(whole, torch.linalg.vector_norm(truth_norms, dim=0), truth_norms)
     truth_norms = torch.where(zero & ~whole, torch.inf, truth_norms)
 
     own = _exponent(largest_entries(error))
     own = torch.where(whole, own.amax(0), own)
-    error_norms = part_norms(times_powers_of_two(error, -own))
+    (error_norms,) = part_norms(times_powers_of_two(error, -own))
     error_norms = torch.where(whole, torch.linalg.vector_norm(error_norms, dim=0), error_norms)
     parts = torch.ldexp((error_norms / truth_norms).square(), 2 * own)
     values = weighted(parts, *weights)

@@ -105,7 +105,6 @@ class Covariance:
         blend: (R_pred, R_samp, beta) -> R_blend; the function that training uses.
         infer: (model, batch, beta) -> the estimate that inference hands out.
         beta: (epoch, epochs) -> the blend weight without jitter.
-        distance: (estimate, truth) -> real [B]; the metric.
         criterion: weights by term -> the loss module; must refuse inadmissible weights.
         loss: (criterion, R_pred, R_samp, R_true, beta) -> Losses.
         baselines: name of a classical estimator to batch -> its estimate.
@@ -117,7 +116,6 @@ class Covariance:
     blend: Callable[[Tensor, Tensor, float], Tensor]
     infer: Callable[[nn.Module, Batch, float], Tensor]
     beta: Callable[[int, int], float]
-    distance: Callable[[Tensor, Tensor], Tensor]
     criterion: Callable[[Mapping[str, float]], nn.Module]
     loss: Callable[[nn.Module, Tensor, Tensor, Tensor, float], Losses]
     baselines: Mapping[str, Callable[[Batch], Tensor]] = field(default_factory=dict)
@@ -133,7 +131,7 @@ class Override:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A training under test.
+    """A training under test, or a part of one: each part that is there unlocks checks.
 
     Attributes:
         name: shown in reports; part of every seed.
@@ -145,35 +143,43 @@ class Case:
         paths: name to a loop, for every path that builds the loss (with and without a
             curriculum); `fit` is one of them.
         loader: (split, seed) -> the batches of a full training, as the author serves them.
+        distance: (estimate, truth) -> one real value a sample, [B]; the metric, differentiable with
+            respect to the estimate. Both are complex [B, N, N].
         covariance: the covariance parts.
         declared: weights and schedule as the author declares them.
         expected_failures: check ID to the reason why it is known to fail. Strict: a pass fails.
+        exempt: check ID to the reason why this case isn't meant to keep it. It does not run.
         thresholds: "ID.name" to an `Override`.
     """
 
     name: str
-    model: Callable[[], nn.Module]
-    batch: Callable[[str, int, int], Batch]
-    loss: Callable[[nn.Module, Batch, Progress], Losses | Tensor]
+    model: Callable[[], nn.Module] | None = None
+    batch: Callable[[str, int, int], Batch] | None = None
+    loss: Callable[[nn.Module, Batch, Progress], Losses | Tensor] | None = None
     fit: Fit | None = None
     paths: Mapping[str, Fit] = field(default_factory=dict)
     loader: Callable[[str, int], Iterable[Batch]] | None = None
+    distance: Callable[[Tensor, Tensor], Tensor] | None = None
     covariance: Covariance | None = None
     declared: Declared | None = None
     expected_failures: Mapping[str, str] = field(default_factory=dict)
+    exempt: Mapping[str, str] = field(default_factory=dict)
     thresholds: Mapping[str, Override] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         problems = [
             f"{name} must be callable, not {getattr(self, name)!r}"
-            for name in ("model", "batch", "loss", "fit", "loader")
+            for name in ("model", "batch", "loss", "fit", "loader", "distance")
             if getattr(self, name) is not None and not callable(getattr(self, name))
         ]
         if not isinstance(self.name, str) or not self.name:
             problems.append(f"name must be a text that isn't empty, not {self.name!r}")
-        for key, reason in self.expected_failures.items():
-            if not isinstance(reason, str) or not reason.strip():
-                problems.append(f"expected_failures[{key!r}] needs a reason, not {reason!r}")
+        for part in ("expected_failures", "exempt"):
+            for key, reason in getattr(self, part).items():
+                if not isinstance(reason, str) or not reason.strip():
+                    problems.append(f"{part}[{key!r}] needs a reason, not {reason!r}")
+        both = self.expected_failures.keys() & self.exempt.keys()
+        problems += [f"{key!r} is in expected_failures and in exempt" for key in sorted(both)]
         for key, override in self.thresholds.items():
             if not isinstance(override, Override) or not override.reason.strip():
                 problems.append(f"thresholds[{key!r}] needs an Override with a reason")

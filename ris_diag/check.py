@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from ris_diag.errors import UnknownCheckError
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from ris_diag.context import Context
 
 CheckFunction = Callable[["Context"], None]
+# An extra of this project to the module that it installs.
+EXTRAS = {"laws": "hypothesis"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,7 @@ class Check:
         needs: parts of the case without which it doesn't apply.
         thresholds: its limits.
         requires: IDs of checks whose results it builds on.
+        extra: of this project, without which it can't run; a key of `EXTRAS`.
     """
 
     id: str
@@ -48,11 +52,17 @@ class Check:
     needs: tuple[str, ...] = ()
     thresholds: tuple[Threshold, ...] = ()
     requires: tuple[str, ...] = ()
+    extra: str | None = None
 
     @property
     def family(self) -> str:
         """Name of the family."""
         return next(f.name for f in FAMILIES if f.letter == self.id[0])
+
+    @property
+    def missing_extra(self) -> bool:
+        """Whether the extra that it needs isn't installed."""
+        return self.extra is not None and find_spec(EXTRAS[self.extra]) is None
 
 
 _REGISTRY: dict[str, Check] = {}
@@ -69,6 +79,7 @@ def check(
     needs: tuple[str, ...] = (),
     thresholds: tuple[Threshold, ...] = (),
     requires: tuple[str, ...] = (),
+    extra: str | None = None,
 ) -> Callable[[CheckFunction], CheckFunction]:
     """Register the decorated function `(Context) -> None` as a check.
 
@@ -88,6 +99,7 @@ def check(
             needs=needs,
             thresholds=thresholds,
             requires=requires,
+            extra=extra,
         )
         letters = {family.letter for family in FAMILIES}
         if len(id) != 4 or id[0] not in letters or not id[1:].isdigit():

@@ -93,17 +93,22 @@ class Subject:
 
     def model(self) -> nn.Module:
         """A fresh model on the device."""
-        return self.case.model().to(self.device)
+        return _present("model", self.case.model)().to(self.device)
 
     def batch(self, split: str, size: int, *, offset: int = 0) -> Batch:
         """`size` fixed samples of a split on the device; another `offset` gives other samples."""
         seed = derived_seed(self.seed + offset, "batch", split)
-        return to_device(self.case.batch(split, seed, size), self.device)
+        return to_device(_present("batch", self.case.batch)(split, seed, size), self.device)
 
     def loss(self, model: nn.Module, batch: Batch, progress: Progress) -> Losses:
         """The case's training loss."""
-        value = self.case.loss(model, batch, progress)
-        return as_losses(value, f"Case.loss ({where(self.case.loss)})")
+        loss = _present("loss", self.case.loss)
+        return as_losses(loss(model, batch, progress), f"Case.loss ({where(loss)})")
+
+    @property
+    def distance(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The metric."""
+        return _present("distance", self.case.distance)
 
     @property
     def covariance(self) -> Covariance:

@@ -19,6 +19,11 @@ FAMILIES = (
         text="wiring that must refuse bad values: weights, shapes, dtypes, missing gradients",
     ),
     Family(
+        name="law",
+        letter="M",
+        text="what a metric must keep, whatever the matrices: proved or refuted with an example",
+    ),
+    Family(
         name="litmus",
         letter="L",
         text="a few optimiser steps of the real loop: does the loss reach the weights and learn",

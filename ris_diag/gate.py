@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ris_diag.check import select_checks
+from ris_diag.check import get_check, select_checks
 from ris_diag.families import FAMILIES
 from ris_diag.result import Report, Result
 from ris_diag.runner import Runner
@@ -17,7 +17,8 @@ class Verdict:
     """What the gate says.
 
     Attributes:
-        ready: every check of every family ran and passed; a declared failure is let through.
+        ready: every check of every family passed, but for those that the case declares with a
+            reason as known to fail or as not meant for it.
         text: one line.
         report: the results it rests on.
     """
@@ -45,19 +46,26 @@ def reasons_against(results: Iterable[Result]) -> list[str]:
     """Why the gate stays closed: in every doubt, also if a check is missing or doesn't apply."""
     results = list(results)
     closed = [result for result in results if not lets_through(result)]
-    unfit = [result.id for result in closed if result.status == "skip" and not result.expected]
-    failed = [result.id for result in closed if result.id not in unfit]
+    skipped = [r.id for r in closed if r.status == "skip" and not (r.expected or r.exempt)]
+    uninstalled = [name for name in skipped if get_check(name).missing_extra]
+    unfit = [name for name in skipped if name not in uninstalled]
+    failed = [result.id for result in closed if result.id not in skipped]
     missing = {check.id for check in select_checks()} - {result.id for result in results}
     reasons = []
     if failed:
         reasons.append(f"{', '.join(failed)} not passed")
     if unfit:
         reasons.append(f"{', '.join(unfit)} do not apply to this case, which lacks parts they need")
+    if uninstalled:
+        extras = {get_check(name).extra for name in uninstalled}
+        install = f"pip install 'ris-diag[{','.join(sorted(filter(None, extras)))}]'"
+        reasons.append(f"{', '.join(uninstalled)} did not run: needs {install}")
     if missing:
-        reasons.append(f"{len(missing)} checks did not run")
+        reasons.append(f"{len(missing)} check{'s' * (len(missing) > 1)} did not run")
     return reasons
 
 
 def lets_through(result: Result) -> bool:
-    """A declared failure is let through, but nobody can declare the verdict itself away."""
-    return result.status == "pass" or (bool(result.expected) and result.id != WORTH_A_SEARCH)
+    """A declaration lets a check through, but nobody can declare the verdict itself away."""
+    declared = bool(result.expected or result.exempt)
+    return result.status == "pass" or (declared and result.id != WORTH_A_SEARCH)

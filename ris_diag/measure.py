@@ -198,7 +198,8 @@ class Litmus:
 
     Attributes:
         equal_beta: total loss at the last step's progress, (first weights, last weights).
-        prediction: NMSE(R_pred), (first weights, last weights); None without a covariance part.
+        prediction: NMSE(R_pred), (first weights, last weights); None where the case
+            has no covariance or no distance.
     """
 
     fitted: Fitted
@@ -235,7 +236,7 @@ def judged_at_equal_beta(
     progress = Progress(epoch=LITMUS_STEPS, epochs=LITMUS_EPOCHS)
     total = float(subject.loss(model, batch, progress).total)
     prediction = None
-    if subject.case.covariance is not None:
+    if subject.case.offers("covariance") and subject.case.offers("distance"):
         prediction = mean_distance(subject, subject.covariance.predict(model, batch), batch)
     model.train()
     return total, prediction
@@ -243,7 +244,7 @@ def judged_at_equal_beta(
 
 def mean_distance(subject: Subject, estimate: Tensor, batch: Batch) -> float:
     """Mean distance of an estimate from the truth of a batch."""
-    return float(subject.covariance.distance(estimate, subject.covariance.truth(batch)).mean())
+    return float(subject.distance(estimate, subject.covariance.truth(batch)).mean())
 
 
 def short_fit(subject: Subject, path: str | None = None) -> Fitted:

@@ -23,6 +23,8 @@ def page(check: Check) -> str:
         "## When it applies",
         f"Needs {needs}.",
     ]
+    if check.extra:
+        lines.append(f"Needs the extra `{check.extra}`: `pip install 'ris-diag[{check.extra}]'`.")
     if check.requires:
         lines.append(f"Builds on {', '.join(f'[{c}]({c}.md)' for c in check.requires)}.")
     rows = [f"| `{t.name}` | {t.value:g} | {t.unit} | {t.why} |" for t in check.thresholds]

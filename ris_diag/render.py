@@ -27,6 +27,8 @@ def explanation(check: Check) -> str:
         f"Source:  {', '.join(check.sources)}",
         f"Needs:   {', '.join(f'Case.{part}' for part in check.needs) or 'nothing optional'}",
     ]
+    if check.extra:
+        lines.append(f"Extra:   pip install 'ris-diag[{check.extra}]'")
     if check.requires:
         lines.append(f"Builds on: {', '.join(check.requires)}")
     lines += [

@@ -27,6 +27,7 @@ class Result:
         reproduce: a command or call that repeats this check alone.
         lines: the lines a person reads while the check runs.
         expected: the declared reason, where the failure was declared in the case.
+        exempt: the declared reason, where the case isn't meant to keep this check.
     """
 
     id: str
@@ -41,6 +42,7 @@ class Result:
     reproduce: str = ""
     lines: list[str] = field(default_factory=list)
     expected: str = ""
+    exempt: str = ""
     seconds: float = 0.0
 
     @property

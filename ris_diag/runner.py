@@ -86,6 +86,12 @@ class Runner:
         if missing:
             parts = ", ".join(f"Case.{part}" for part in missing)
             return self._result(check, "skip", cause=f"does not apply: needs {parts}")
+        if check.id in case.exempt:
+            reason = case.exempt[check.id]
+            return self._result(check, "skip", cause=f"exempt: {reason}", exempt=reason)
+        if check.missing_extra:
+            extra = f"pip install 'ris-diag[{check.extra}]'"
+            return self._result(check, "skip", cause=f"did not run: needs {extra}")
         context = Context(check, self.subject, self.run_check)
         start = time.perf_counter()
         try:
@@ -143,6 +149,7 @@ class Runner:
         place: str = "",
         next_step: str = "",
         seconds: float = 0.0,
+        exempt: str = "",
     ) -> Result:
         return Result(
             id=check.id,
@@ -157,6 +164,7 @@ class Runner:
             next_step=next_step,
             reproduce=self._reproduce(check) if status in ("fail", "error") else "",
             seconds=seconds,
+            exempt=exempt,
         )
 
     def _reproduce(self, check: Check) -> str:
@@ -235,11 +243,16 @@ def versions() -> dict[str, str]:
 def _refuse_unknown_names(case: Case) -> None:
     checks = {check.id: check for check in select_checks()}
     names = {f"{check.id}.{t.name}" for check in checks.values() for t in check.thresholds}
-    unknown = [f"expected_failures[{key!r}]" for key in case.expected_failures if key not in checks]
+    unknown = [
+        f"{part}[{key!r}]"
+        for part in ("expected_failures", "exempt")
+        for key in getattr(case, part)
+        if key not in checks
+    ]
     unknown += [f"thresholds[{key!r}]" for key in case.thresholds if key not in names]
     if unknown:
         raise CaseError(
             f"case {case.name!r}: {', '.join(unknown)} name(s) nothing that exists; "
-            f"expected_failures takes IDs ({', '.join(checks)}), thresholds takes ID.name "
-            f"({', '.join(sorted(names))})"
+            f"expected_failures and exempt take IDs ({', '.join(checks)}), thresholds takes "
+            f"ID.name ({', '.join(sorted(names))})"
         )

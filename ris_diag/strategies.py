@@ -22,10 +22,14 @@ def dtypes() -> st.SearchStrategy[torch.dtype]:
     return st.sampled_from([torch.complex64, torch.complex128])
 
 
+def exponents(low: int, high: int) -> st.SearchStrategy[int]:
+    """Whole numbers from `low` to `high`, all alike often; shrinks to the smallest magnitude."""
+    return st.sampled_from(sorted(range(low, high + 1), key=abs))
+
+
 def scales(dtype: torch.dtype) -> st.SearchStrategy[float]:
     """Powers of two over nearly the whole range of a complex dtype; shrinks to 1."""
-    low, high = EXPONENTS[dtype]
-    return st.integers(low, high).map(lambda exponent: 2.0**exponent)
+    return exponents(*EXPONENTS[dtype]).map(lambda exponent: 2.0**exponent)
 
 
 @st.composite
@@ -64,20 +68,83 @@ def covariances(
     return _finished(draw, R, dtype, scaled)
 
 
+@st.composite
+def pairs(
+    draw: st.DrawFn,
+    *,
+    size: int | None = None,
+    batch: int | None = None,
+    dtype: torch.dtype = torch.complex128,
+) -> tuple[Tensor, Tensor]:
+    """An estimate and a truth, positive definite, of whole numbers: complex [B, N, N] each.
+
+    The truth is never diagonal. The condition numbers are at most a few hundred.
+
+    Args:
+        size: N; drawn from 2..4 if None.
+        batch: B; drawn from 1..3 if None.
+    """
+    N = draw(st.integers(2, 4)) if size is None else size
+    B = draw(st.integers(1, MAX_BATCH)) if batch is None else batch
+
+    def covariance() -> Tensor:
+        F = draw(_whole_numbers((B, N, draw(st.integers(1, 2)))))
+        return F @ F.mH + torch.eye(N)
+
+    estimate, truth = covariance(), covariance()
+    diagonal = (truth - torch.diag_embed(truth.diagonal(dim1=1, dim2=2))).abs().amax((1, 2)) == 0
+    truth[diagonal] += torch.ones(N, N)
+    return estimate.to(dtype), truth.to(dtype)
+
+
+@st.composite
+def differing_pairs(
+    draw: st.DrawFn, *, size: int | None = None, batch: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """As `pairs` of complex128; estimate and truth differ in every entry, in both of its parts.
+
+    The imaginary part of the diagonal stays zero.
+    """
+    truth = draw(pairs(size=size, batch=batch))[1]
+    B, N, _ = truth.shape
+    nonzero = st.sampled_from([1, -1, 2, -2, 3, -3])
+    parts = torch.from_numpy(draw(hnp.arrays(np.int64, (B, N, N, 2), elements=nonzero))).double()
+    upper = torch.view_as_complex(parts).triu(1)
+    # Large enough for the sum to stay positive definite: every row of `upper` is smaller.
+    return truth + upper + upper.mH + 6 * N * torch.eye(N), truth
+
+
+@st.composite
+def unitaries(draw: st.DrawFn, *, size: int, dtype: torch.dtype = torch.complex128) -> Tensor:
+    """A reflection `I - 2 v v^H / v^H v` at a vector of whole numbers: complex [N, N]."""
+    v = draw(_whole_numbers((size, 1)))
+    v[-1] += (v.abs().amax() == 0).double()
+    return (torch.eye(size) - 2 * v @ v.mH / v.abs().square().sum()).to(dtype)
+
+
 def near_singular_covariances(
-    *, dtype: torch.dtype = torch.complex128, scaled: bool = False
+    *,
+    size: int | None = None,
+    batch: int | None = None,
+    dtype: torch.dtype = torch.complex128,
+    scaled: bool = False,
 ) -> st.SearchStrategy[Tensor]:
     """Of rank 1 but for a share of 1e-6: complex [B, N, N]."""
-    return covariances(rank=1, condition=1e6, dtype=dtype, scaled=scaled)
+    return covariances(size=size, batch=batch, rank=1, condition=1e6, dtype=dtype, scaled=scaled)
 
 
 @st.composite
 def repeated_eigenvalue_covariances(
-    draw: st.DrawFn, *, dtype: torch.dtype = torch.complex128, scaled: bool = False
+    draw: st.DrawFn,
+    *,
+    size: int | None = None,
+    batch: int = 1,
+    dtype: torch.dtype = torch.complex128,
+    scaled: bool = False,
 ) -> Tensor:
-    """`a I + v v^H`, all eigenvalues equal but one: complex [1, N, N], N >= 3."""
-    N = draw(st.integers(3, MAX_SIZE))
-    v = draw(_whole_numbers((1, N, 1)))
+    """`a I + v v^H`, all eigenvalues equal but one: complex [B, N, N], N >= 3 if drawn."""
+    N = draw(st.integers(3, MAX_SIZE)) if size is None else size
+    v = draw(_whole_numbers((batch, N, 1)))
     a = draw(st.integers(1, LARGEST_ENTRY))
     return _finished(draw, a * torch.eye(N) + v @ v.mH, dtype, scaled)
 

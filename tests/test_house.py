@@ -11,6 +11,7 @@ import ris_diag
 from ris_diag.check import all_checks
 from ris_diag.pages import pages
 from tests.faults.catalogue import one_step_an_epoch
+from tests.faults.metrics import note_formula
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = [
@@ -29,6 +30,7 @@ ALSO = {
     "ris_diag/cli.py": {"click"},
     "ris_diag/__main__.py": {"click"},
     "ris_diag/strategies.py": {"hypothesis"},
+    "ris_diag/proof.py": {"hypothesis"},
 }
 # Third-party modules that the plugin may load at module level. ris_diag/__init__.py and
 # ris_diag/families.py import nothing but the standard library, so they cost nothing.
@@ -146,3 +148,9 @@ def test_readme_shows_the_report_that_a_fault_gives() -> None:
     result = ris_diag.run(one_step_an_epoch(), select="L009")["L009"]
     shown = result.message().splitlines()[:3]  # the last line names how it was called
     assert "\n".join(shown) in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_readme_shows_the_law_that_the_usual_formula_breaks() -> None:
+    case = ris_diag.Case(name="note", distance=note_formula)
+    shown = ris_diag.run(case, select="M003")["M003"].message().split(" It looks like squares")[0]
+    assert shown in (ROOT / "README.md").read_text(encoding="utf-8")

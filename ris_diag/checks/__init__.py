@@ -1,5 +1,5 @@
 """The checks. Importing this package registers all of them."""
 
-from ris_diag.checks import guards, litmus, loop, loss_path, overfit
+from ris_diag.checks import guards, law_gradients, laws, litmus, loop, loss_path, overfit
 
-__all__ = ["guards", "litmus", "loop", "loss_path", "overfit"]
+__all__ = ["guards", "law_gradients", "laws", "litmus", "loop", "loss_path", "overfit"]

@@ -45,7 +45,7 @@ def refusal(call: Callable[[], object]) -> str | None:
             why="the note's hard guard is 0 < lam_cov < 100",
         ),
     ),
-    needs=("declared",),
+    needs=("model", "batch", "loss", "declared"),
 )
 def weights_in_range(context: Context) -> None:
     subject, limit = context.subject, context.limit("max_weight")
@@ -160,7 +160,7 @@ def blend_refuses_bad_input(context: Context) -> None:
     why="A detached blend trains nothing and reports a loss that beta's walk lowers. A guard that "
     "also fires in validation gets switched off.",
     sources=("S4",),
-    needs=("covariance", "declared"),
+    needs=("model", "batch", "loss", "covariance", "declared"),
     thresholds=(
         Threshold(name="max_wrong", value=0, unit="situations", why="each has one right answer"),
     ),
@@ -220,7 +220,7 @@ def _must_pass(situation: str, call: Callable[[], object], wrong: dict[str, str]
     why="An absolute constant in a denominator makes the loss of weak scenes vanish: the note's "
     "own 1e-12 is wrong by 2 % at a scale of 1e-6.",
     sources=("S2",),
-    needs=("covariance",),
+    needs=("batch", "distance", "covariance"),
     thresholds=(
         Threshold(
             name="max_relative_difference",
@@ -232,7 +232,7 @@ def _must_pass(situation: str, call: Callable[[], object], wrong: dict[str, str]
 )
 def distance_is_scale_invariant(context: Context) -> None:
     subject, limit = context.subject, context.limit("max_relative_difference")
-    distance, batch = subject.covariance.distance, subject.batch("train", BATCH)
+    distance, batch = subject.distance, subject.batch("train", BATCH)
     truth, estimate = subject.covariance.truth(batch), subject.covariance.sample(batch)
     identity = torch.eye(truth.shape[-1], dtype=truth.dtype, device=truth.device)
     diagonal = truth * identity
@@ -259,7 +259,7 @@ def distance_is_scale_invariant(context: Context) -> None:
         context.problem(
             f"{len(off)} of {len(values) + 1} values are wrong: "
             f"{'; '.join(f'{k} (off by {v:.3g})' for k, v in off.items())} (limit {limit:g})",
-            place=where(subject.covariance.distance),
+            place=where(subject.distance),
             next_step="divide by the truth's energy of the same part, without an added constant; "
             "return one value a sample",
         )
@@ -286,7 +286,7 @@ def documented_nmse(estimate: Tensor, truth: Tensor) -> Tensor:
     why="One NaN scene in a thousand ends a search at a random trial; a truth that isn't "
     "Hermitian can't be reached by a network whose output is.",
     sources=("S4", "B4"),
-    needs=("covariance",),
+    needs=("batch", "covariance"),
     thresholds=(
         Threshold(
             name="max_asymmetry",

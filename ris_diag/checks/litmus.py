@@ -20,7 +20,7 @@ NOTE_EPOCHS = 30
     why="The walk of beta alone lowers the loss wherever R_samp is nearer to the truth than an "
     "untrained R_pred: a loss that falls along the walk can belong to a frozen network.",
     sources=("S6",),
-    needs=("fit",),
+    needs=("model", "batch", "loss", "fit"),
     thresholds=(
         Threshold(
             name="min_drop",
@@ -123,7 +123,7 @@ def one_batch_learns(context: Context) -> None:
     why="A warm-up that is stuck, off by one step or never applied trains another objective than "
     "the declared one, and nothing else shows it.",
     sources=("S1",),
-    needs=("fit", "covariance", "declared"),
+    needs=("model", "batch", "loss", "fit", "covariance", "declared"),
     thresholds=(
         Threshold(
             name="max_deviation",

@@ -59,7 +59,7 @@ def _loss_at(subject: Subject, model: nn.Module, batch: Batch, beta: float) -> L
     "those that all terms together reach.",
     why="A term whose graph is cut still shows its value in the log and changes nothing.",
     sources=("S12",),
-    needs=("covariance", "declared"),
+    needs=("model", "batch", "loss", "covariance", "declared"),
     thresholds=(
         Threshold(
             name="max_unreached", value=0, unit="parameters", why="a cut graph is never healthy"
@@ -112,7 +112,7 @@ def each_term_reaches_network(context: Context) -> None:
     why="Without the auxiliary term the network hides behind R_samp: the blend looks good while "
     "R_pred is not.",
     sources=("S3",),
-    needs=("covariance", "declared"),
+    needs=("model", "batch", "loss", "distance", "covariance", "declared"),
     thresholds=(ROUNDING,),
 )
 def total_is_weighted_sum(context: Context) -> None:
@@ -139,7 +139,7 @@ def total_is_weighted_sum(context: Context) -> None:
         if estimate is None or name not in terms:
             continue
         distance = float(
-            subject.covariance.distance(estimate.detach(), subject.covariance.truth(batch)).mean()
+            subject.distance(estimate.detach(), subject.covariance.truth(batch)).mean()
         )
         if not _near(terms[name], distance, limit):
             context.problem(
@@ -159,7 +159,7 @@ def total_is_weighted_sum(context: Context) -> None:
     why="At beta >= 0.999 the main term has no gradient; with an auxiliary weight near 0 the "
     "training stands still while the loss looks fine.",
     sources=("S5",),
-    needs=("covariance", "declared"),
+    needs=("model", "batch", "covariance", "declared"),
     thresholds=(
         Threshold(
             name="min_auxiliary_share",
@@ -211,7 +211,7 @@ def beta_one_keeps_gradient(context: Context) -> None:
     why="If inference blends, scales or symmetrises in another way, the validation measures a "
     "quantity that was never trained.",
     sources=("S11",),
-    needs=("covariance", "declared"),
+    needs=("model", "batch", "loss", "covariance", "declared"),
     thresholds=(ROUNDING,),
 )
 def inference_uses_trained_blend(context: Context) -> None:

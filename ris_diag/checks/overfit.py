@@ -31,7 +31,7 @@ EXCELLENT, MARGINAL = 0.5, 1.0
     why="Whether the wiring works and the capacity is there is another question than whether it "
     "generalises; a loss that can't reach its floor here never will.",
     sources=("S7", "B6"),
-    needs=("fit", "covariance", "declared"),
+    needs=("model", "batch", "loss", "fit", "distance", "covariance", "declared"),
     thresholds=(
         Threshold(
             name="max_nmse",
@@ -142,7 +142,7 @@ def _generalise(subject: Subject) -> Generalised:
                 "blend floor": covariance.blend(covariance.truth(batch), sample, beta),
             }
             for name, estimate in estimates.items():
-                values = covariance.distance(_trace_n(estimate), covariance.truth(batch))
+                values = subject.distance(_trace_n(estimate), covariance.truth(batch))
                 per_scene.setdefault(name, []).extend(values.tolist())
     return Generalised(fitted=fitted, first=first, per_scene=per_scene, beta=beta)
 
@@ -158,7 +158,7 @@ def _generalise(subject: Subject) -> Generalised:
     why="The walk of beta lowers the loss curve by itself, and a network that memorised its scenes "
     "can be worse on fresh ones than the sample covariance.",
     sources=("S7", "B6"),
-    needs=("fit", "loader", "covariance", "declared"),
+    needs=("model", "batch", "fit", "loader", "distance", "covariance", "declared"),
     thresholds=(
         Threshold(
             name="max_validation_loss",
@@ -235,7 +235,17 @@ def generalises(context: Context) -> None:
     "learning. A network that doesn't beat it is not worth 24 trials of 20 epochs (space wide, "
     "early-stop patience 6).",
     sources=("S8", "B6", "B8"),
-    needs=("fit", "loader", "covariance", "declared", "covariance.baselines"),
+    needs=(
+        "model",
+        "batch",
+        "loss",
+        "fit",
+        "loader",
+        "distance",
+        "covariance",
+        "declared",
+        "covariance.baselines",
+    ),
     thresholds=(
         Threshold(
             name="min_standard_errors",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from model.scene import Scenes
 from ris_diag import Case, Covariance, Losses, Plan, Progress
 from tests.faults.healthy import SMALL, small
 from tests.faults.loop import Loop, dual_loss, loop, with_total
+from tests.faults.metrics import WRONG
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,19 @@ def loss_with(change: Callable[[DualLossValue], DualLossValue]) -> Case:
 
 def batches_with(change: Callable[[Scenes], Scenes]) -> Case:
     return replace(small(), batch=lambda split, seed, size: change(SMALL.batch(split, seed, size)))
+
+
+# ---- metrics: every law that a wrong metric breaks
+
+for metric, broken in WRONG.items():
+    FAULTS.append(
+        Fault(
+            name=f"metric_{metric.__name__}",
+            fires=tuple(broken),
+            says=next(iter(broken.values())),
+            plant=partial(Case, name=metric.__name__, distance=metric),
+        )
+    )
 
 
 # ---- weights
@@ -292,12 +307,12 @@ def absolute_epsilon() -> Case:
         off = (error * (1 - eye)).sum((1, 2)) / ((energy * (1 - eye)).sum((1, 2)) + 1e-12)
         return 0.2 * diag + 0.8 * off
 
-    return with_covariance(distance=distance)
+    return replace(small(), distance=distance)
 
 
 @fault("G005", says="the formula")
 def norms_not_squared() -> Case:
-    return with_covariance(distance=lambda estimate, truth: nmse(estimate, truth).sqrt())
+    return replace(small(), distance=lambda estimate, truth: nmse(estimate, truth).sqrt())
 
 
 @fault("G005", says="the formula")
@@ -315,7 +330,7 @@ def not_finite_for_a_diagonal_truth() -> Case:
         part = [(error * m).sum((1, 2)) / (energy * m).sum((1, 2)) for m in (~off, off)]
         return 0.2 * part[0] + 0.8 * part[1]
 
-    return with_covariance(distance=distance)
+    return replace(small(), distance=distance)
 
 
 def _in_one_scene(change: Callable[[Tensor], Tensor]) -> Callable[[Scenes], Scenes]:

@@ -346,6 +346,29 @@ def test_no_error_in_one_part_keeps_the_bits() -> None:
     assert torch.equal(nmse(R_hat * 2.0**70, R_true * 2.0**70), values)
 
 
+@pytest.mark.parametrize("scale", [1.0, 2.0**-300])
+def test_every_backward_pass_gives_the_same_gradient_and_leaves_the_others_alone(
+    scale: float,
+) -> None:
+    R_hat, R_true = random(3, 4, 4, seed=1) * scale, random(3, 4, 4, seed=2) * scale
+    values = nmse(R_hat.requires_grad_(), R_true)
+    assert torch.equal(values, nmse(R_hat.detach(), R_true))
+    gradients, copies = [], []
+    for create_graph in (True, False, True, False):
+        (gradient,) = torch.autograd.grad(
+            values.sum(), R_hat, retain_graph=True, create_graph=create_graph
+        )
+        gradients.append(gradient)
+        copies.append(gradient.detach().clone())
+    assert all(torch.equal(copy, copies[0]) for copy in copies)
+    assert all(map(torch.equal, gradients, copies))
+    values = nmse(R_hat, R_true)
+    batched = torch.func.vmap(
+        lambda grad: torch.autograd.grad(values, R_hat, grad, retain_graph=True)[0]
+    )
+    assert torch.equal(batched(torch.eye(3, dtype=torch.float64)).sum(0), copies[0])
+
+
 def test_reductions() -> None:
     generator = torch.Generator().manual_seed(0)
     R_hat, R_true = (

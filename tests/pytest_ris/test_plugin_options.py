@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from tests.expected import COUNT, IDS, letters
+
 CONFTEST = "import pytest, tiny\n@pytest.fixture\ndef ris_case(): return tiny.frozen()"
 
 
@@ -49,11 +51,11 @@ def test_tool_table_alone(project: pytest.Pytester) -> None:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--ris-select=L"], "LLLLLLLLLL"),
-        (["--ris-select=guard,O001"], "GGGGGGO"),
+        (["--ris-select=L"], letters("litmus")),
+        (["--ris-select=guard,O001"], letters("guard") + "O"),
         (["--ris-select=G001", "--ris-select=one-batch-learns"], "GL"),
-        (["--ris-ignore=L,G", "--ris-ignore=O003"], "OO"),
-        (["--ris-select=overfit", "--ris-ignore=worth-a-search"], "OO"),
+        (["--ris-ignore=L,G,M", "--ris-ignore=O003"], letters("overfit")[1:]),
+        (["--ris-select=overfit", "--ris-ignore=worth-a-search"], letters("overfit")[1:]),
     ],
 )
 def test_select_and_ignore(project: pytest.Pytester, options: list[str], expected: str) -> None:
@@ -81,7 +83,7 @@ def test_json_holds_all_results(project: pytest.Pytester, mode: list[str]) -> No
         test_extra="def test_fails(): assert False\ndef test_passes(): pass",
     )
     result = project.runpytest_inprocess(*mode, "--ris-case=tiny:known", "--ris-json=out.json")
-    result.assert_outcomes(passed=1, failed=3, skipped=16, xfailed=1)
+    result.assert_outcomes(passed=1, failed=3, skipped=COUNT - 3, xfailed=1)
     report = report_of(project)
     assert report["schema"] == 1
     assert report["case"] == "known"
@@ -90,8 +92,7 @@ def test_json_holds_all_results(project: pytest.Pytester, mode: list[str]) -> No
     assert set(report["versions"]) == {"ris_diag", "torch", "numpy", "python"}
     statuses = {entry["id"]: entry["status"] for entry in report["results"]}
     families = "".join(entry["id"][0] for entry in report["results"])
-    assert len(report["results"]) == 19
-    assert families == "GGGGGGLLLLLLLLLLOOO"
+    assert families == "".join(entry[0] for entry in IDS)
     assert (statuses["G001"], statuses["L001"], statuses["L009"]) == ("skip", "skip", "fail")
     by_id = {entry["id"]: entry for entry in report["results"]}
     assert by_id["L001"]["expected"] == "ticket 12"
@@ -160,7 +161,7 @@ def test_json_that_fails_late_hides_nothing(project: pytest.Pytester) -> None:
 def test_list(project: pytest.Pytester, mode: list[str]) -> None:
     result = project.runpytest_inprocess(*mode, "--ris-list")
     assert result.ret == 0
-    assert len(result.outlines) == 19
+    assert len(result.outlines) == COUNT
     assert result.outlines[0].split()[:3] == ["G001", "weights-in-range", "S4,"]
     assert result.outlines[0].endswith("Each loss weight in effect lies between 0 and 100")
 
@@ -175,7 +176,7 @@ def test_explain(project: pytest.Pytester, name: str) -> None:
             "What: *",
             "Why: *",
             "Source:  S6",
-            "Needs:   Case.fit",
+            "Needs:   Case.model, Case.batch, Case.loss, Case.fit",
             "Limit:   min_drop = 0.05 share of the loss at equal beta: *",
         ]
     )

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from tests.expected import COUNT, FAMILY_NAMES
+
 UNKNOWN = (
     "unknown check 'Z9': expected an ID, a prefix of IDs, a slug or a family "
-    "(guard, litmus, overfit); IDs are G001, G002, *, O003"
+    f"({FAMILY_NAMES}); IDs are G001, G002, *, O003"
 )
 EXAMPLE = [
     "ERROR: no case: name the training under test:",
@@ -30,7 +32,7 @@ OPTIONS = {
     "--ris-explain=Z9": UNKNOWN,
     "--ris-seed=many": "--ris-seed: expected an integer "
     "(invalid literal for int() with base 10: 'many')",
-    "--ris-ignore=guard,litmus,overfit": "--ris-select and --ris-ignore leave no check",
+    f"--ris-ignore={FAMILY_NAMES}": "--ris-select and --ris-ignore leave no check",
     "--ris-json=nowhere/out.json": "--ris-json nowhere/out.json: expected a file in a folder that "
     "exists",
     "--ris-json=.": "--ris-json .: expected a file in a folder that exists",
@@ -93,7 +95,7 @@ def test_no_target_for_the_only_test_that_asks(project: pytest.Pytester) -> None
 
 def test_no_target_is_no_matter_to_a_listing(project: pytest.Pytester) -> None:
     result = project.runpytest_inprocess("--collect-only", "-q")
-    result.stdout.fnmatch_lines(["19 tests collected*"])
+    result.stdout.fnmatch_lines([f"{COUNT} tests collected*"])
     assert result.ret == 0
 
 
