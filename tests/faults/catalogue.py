@@ -317,8 +317,8 @@ def norms_not_squared() -> Case:
 
 @fault("G005", says="the formula")
 def batch_folded_into_the_norm() -> Case:
-    return with_covariance(
-        distance=lambda estimate, truth: nmse(estimate, truth).mean().expand(len(truth))
+    return replace(
+        small(), distance=lambda estimate, truth: nmse(estimate, truth).mean().expand(len(truth))
     )
 
 

@@ -22,8 +22,7 @@ def energy(R: Tensor) -> Tensor:
 def relative(R: Tensor, truth: Tensor) -> Tensor:
     """R over the truth's largest entry: its energy stays inside the range of the dtype."""
     largest: Tensor = torch.view_as_real(truth.resolve_conj()).abs().amax((1, 2, 3))
-    quotient: Tensor = R / largest[:, None, None]
-    return quotient
+    return R / largest[:, None, None]
 
 
 def masks(R: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,7 +46,8 @@ def affine_invariant(estimate: Tensor, truth: Tensor) -> Tensor:
     factor = torch.linalg.cholesky(truth / scale)
     half = torch.linalg.solve_triangular(factor, estimate / scale, upper=False)
     white = torch.linalg.solve_triangular(factor, half.mH, upper=False)
-    return torch.linalg.eigvalsh((white + white.mH) / 2).log().square().sum(1).to(dtype)
+    values: Tensor = torch.linalg.eigvalsh((white + white.mH) / 2)
+    return values.log().square().sum(1).to(dtype)
 
 
 # ---- wrong
