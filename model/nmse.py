@@ -15,13 +15,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from model.parts import (
     combined_norms,
     part_norms,
     run_norms,
-    times_by_parts,
+    times_by_parts_,
     weighted,
 )
 from model.scaling import needs_scaling, scaled_error, scaled_values, unscaled
@@ -65,8 +64,8 @@ def nmse(
         reduction: "none" gives a value a sample, "mean" and "sum" reduce over all samples.
 
     Returns:
-        real [...], or [] if reduced. Differentiable twice with respect to R_hat (it is quadratic),
-        also under `torch.func.grad` and `vmap`; a third derivative raises.
+        real [...], or [] if reduced. Differentiable with respect to R_hat, to any order, also under
+        `torch.func.grad` and `vmap`.
 
     Raises:
         TypeError: real or half-precision input, dtypes that differ.
@@ -122,11 +121,14 @@ class _KeptNmse(torch.autograd.Function):
         _, _, truth_norms, _ = ctx.saved_tensors
         slopes = _slopes(truth_norms, *ctx.weights).mul_(grad)
         error, ctx.error = ctx.error, None
-        return times_by_parts(error, slopes, out=error), None, None, None
+        return times_by_parts_(error, slopes), None, None, None
 
 
 class _Nmse(torch.autograd.Function):
-    """The same for `torch.func` and without a gradient -> values [B], and what backward needs."""
+    """The same inside of `torch.func`, and where no gradient is wanted; it keeps no error.
+
+    Returns the values [B], and for backward the truth's norms [2, B] and exponents [2, B] or None.
+    """
 
     @staticmethod
     def forward(
@@ -160,7 +162,7 @@ class _Nmse(torch.autograd.Function):
 
 
 class _Gradient(torch.autograd.Function):
-    """The gradient of `_Nmse`; a Function of its own because vmap meets it by itself."""
+    """The gradient, of an error computed anew. A Function: vmap and a second order meet it."""
 
     @staticmethod
     def forward(
@@ -176,9 +178,9 @@ class _Gradient(torch.autograd.Function):
         slopes = _slopes(truth_norms, w_diag, w_off).mul_(grad)
         if exponents is None:
             error = torch.sub(R_hat, R_true, out=_empty_like(R_hat))
-            return times_by_parts(error, slopes, out=error)
+            return times_by_parts_(error, slopes)
         error = scaled_error(R_hat, R_true, exponents)
-        return unscaled(times_by_parts(error, slopes, out=error), exponents)
+        return unscaled(times_by_parts_(error, slopes), exponents)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -186,11 +188,10 @@ class _Gradient(torch.autograd.Function):
         ctx.save_for_backward(*inputs[:5])
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         grad, R_hat, R_true, truth_norms, exponents = ctx.saved_tensors
         # The gradient is linear in R_hat and in grad: the second order is the gradient's own form.
-        inner = _Gradient.forward(
+        inner: Tensor = _Gradient.apply(  # type: ignore[no-untyped-call]
             torch.ones_like(grad), R_hat, R_true, truth_norms, exponents, *ctx.weights
         )
         products = torch.view_as_real(inner) * torch.view_as_real(_plain(upstream))
@@ -198,7 +199,7 @@ class _Gradient(torch.autograd.Function):
         outer = _plain(upstream)
         if exponents is not None:
             outer = unscaled(outer, exponents)
-        outer = times_by_parts(outer, slopes, out=torch.empty_like(outer))
+        outer = times_by_parts_(outer.clone(), slopes)
         if exponents is not None:
             outer = unscaled(outer, exponents)
         return products.sum((1, 2, 3)), outer, None, None, None, None, None
@@ -209,8 +210,8 @@ class _Gradient(torch.autograd.Function):
         return _unfolded(info, gradient, 0), 0
 
 
-# Function.apply binds its arguments anew at every call; a signature that is there already saves an
-# eighth of the time of a small step.
+# With a setup_context, Function.apply binds its arguments anew at every call; a signature that is
+# there already saves an eighth of the time of a small evaluation.
 for _function in (_Nmse, _Gradient):
     setattr(_function.forward, "__signature__", inspect.signature(_function.forward))  # noqa: B010  # mypy knows no such attribute
 
@@ -259,7 +260,7 @@ def _plain(R: Tensor) -> Tensor:
 
 
 def _transformed() -> bool:
-    """Whether a transform of `torch.func` runs: its tensors are wrapped, a kept one isn't."""
+    """Whether a transform of `torch.func` runs: its tensors are wrapped, a kept error isn't."""
     return torch._C._are_functorch_transforms_active()
 
 

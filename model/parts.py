@@ -42,20 +42,18 @@ def part_norms(*matrices: Tensor) -> Tensor:
     return combined_norms(diagonals, [run_norms(R) for R in matrices])
 
 
-def times_by_parts(R: Tensor, factors: Tensor, out: Tensor) -> Tensor:
-    """The diagonal times factors[0], the rest times factors[1].
+def times_by_parts_(R: Tensor, factors: Tensor) -> Tensor:
+    """The diagonal times factors[0], the rest times factors[1]: R itself, overwritten.
 
     Args:
-        R: complex [B, N, N].
+        R: complex [B, N, N], contiguous.
         factors: real [2, B].
-        out: like R, or R itself; filled and returned.
     """
     # Real factors on real parts: a complex product would make NaN of Inf and 0.
-    parts, target = torch.view_as_real(R), torch.view_as_real(out)
-    diagonal = parts.diagonal(dim1=1, dim2=2) * factors[0, :, None, None]
-    torch.mul(parts, factors[1, :, None, None, None], out=target)
-    target.diagonal(dim1=1, dim2=2).copy_(diagonal)
-    return out
+    diagonal, off_diagonal = factors[..., None, None].unbind()
+    off_diagonal_runs(R).mul_(off_diagonal)
+    torch.view_as_real(R.diagonal(dim1=1, dim2=2)).mul_(diagonal)
+    return R
 
 
 def weighted(parts: Tensor, w_diag: float, w_off: float) -> Tensor:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from model.parts import largest_entries, part_norms, times_by_parts, weighted
+from model.parts import largest_entries, part_norms, times_by_parts_, weighted
 
 # Norms between 1 / SAFE and SAFE have squares and quotients far inside the range of their dtype.
 SAFE = {torch.float32: 2.0**30, torch.float64: 2.0**250}
@@ -115,8 +115,8 @@ def times_powers_of_two(R: Tensor, exponents: Tensor) -> Tensor:
     """
     one = torch.ones_like(exponents, dtype=R.real.dtype)
     half = torch.div(exponents, 2, rounding_mode="floor")
-    once = times_by_parts(R, torch.ldexp(one, half), out=torch.empty_like(R))
-    return times_by_parts(once, torch.ldexp(one, exponents - half), out=torch.empty_like(R))
+    once = times_by_parts_(R.clone(), torch.ldexp(one, half))
+    return times_by_parts_(once, torch.ldexp(one, exponents - half))
 
 
 def _clamped(R: Tensor, limit: float) -> Tensor:
