@@ -25,7 +25,9 @@ def by_definition(R_hat: Tensor, R_true: Tensor, w_diag: float = 0.2, w_off: flo
     diagonal = torch.eye(R_true.shape[-1], dtype=torch.bool)
     parts = []
     for mask in (diagonal, ~diagonal):
-        error, truth = ((R * mask).abs().square().sum((1, 2)) for R in (R_hat - R_true, R_true))
+        error, truth = (
+            torch.view_as_real(R * mask).square().sum((1, 2, 3)) for R in (R_hat - R_true, R_true)
+        )
         parts.append(error / truth)
     return (w_diag * parts[0] + w_off * parts[1]) / (w_diag + w_off)
 
