@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ris_diag.case import Case, Covariance, Declared, Epoch, Losses, Override, Plan, Progress
     from ris_diag.errors import CaseError, RisDiagError, UnknownCheckError
-    from ris_diag.observer import Trace, observe
+    from ris_diag.observer import observe
     from ris_diag.result import Report, Result
     from ris_diag.runner import Runner, run
+    from ris_diag.trace import Trace
 
 __version__ = "0.1.0"
 
@@ -20,9 +21,10 @@ _HOME = {
         "Case", "Covariance", "Declared", "Epoch", "Losses", "Override", "Plan", "Progress"
     ),
     "ris_diag.errors": ("CaseError", "RisDiagError", "UnknownCheckError"),
-    "ris_diag.observer": ("Trace", "observe"),
+    "ris_diag.observer": ("observe",),
     "ris_diag.result": ("Report", "Result"),
     "ris_diag.runner": ("Runner", "run"),
+    "ris_diag.trace": ("Trace",),
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

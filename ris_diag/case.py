@@ -71,15 +71,36 @@ Fit = Callable[[nn.Module, Plan], Sequence[Epoch]]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Training:
+    """What a training step of one's own works on: all of it made by the case's factories.
+
+    Attributes:
+        optimizer, scheduler: as `Case.optimizer` and `Case.scheduler` gave them.
+    """
+
+    model: nn.Module
+    optimizer: Any
+    scheduler: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Declared:
     """What the author says is in effect.
 
     Attributes:
         weights: name of a loss term to its weight, the main term first.
+        learning_rate: of every parameter group, at every step or by the number of the step from 1.
+        frozen: patterns of the names of parameters that must not move, as in "backbone.*".
+        tied: groups of names of parameters that are one tensor.
+        accumulation: backward passes for one optimiser step.
         beta_start, beta_final, warmup_share, beta_jitter: of the blend schedule.
     """
 
-    weights: Mapping[str, float]
+    weights: Mapping[str, float] = field(default_factory=dict)
+    learning_rate: float | Callable[[int], float] | None = None
+    frozen: Sequence[str] = ()
+    tied: Sequence[Sequence[str]] = ()
+    accumulation: int = 1
     beta_start: float = 0.0
     beta_final: float = 0.30
     warmup_share: float = 0.2
@@ -129,6 +150,34 @@ class Override:
     reason: str
 
 
+# Names that a check may need for what several parts can give.
+EITHER = {
+    "loop": "Case.fit (or Case.optimizer with Case.loss or Case.step)",
+    "run": "Case.fit with Case.model and Case.batch (or another training, or Case.main)",
+}
+
+
+def unlocking(part: str) -> str:
+    """How a part that a check needs is called in the case."""
+    return EITHER.get(part, f"Case.{part}")
+
+
+CALLABLE = (
+    "model",
+    "batch",
+    "loss",
+    "fit",
+    "optimizer",
+    "step",
+    "scheduler",
+    "main",
+    "loader",
+    "predict",
+    "distance",
+    "restore",
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """A training under test, or a part of one: each part that is there unlocks checks.
@@ -140,15 +189,25 @@ class Case:
         loss: (model, batch, progress) -> the training loss exactly as the loop computes it.
         fit: (model, plan) -> epochs; the author's own loop, in place. Where a curriculum leaves
             samples of a batch out, give the path without it here.
+        optimizer: (model) -> the optimiser, or several. With `loss` it stands for a loop of
+            zero_grad, backward and step for every batch.
+        step: (training, batch, progress) -> the loss it reports; the author's own training step,
+            for a loop that goes through the batches.
+        scheduler: (optimizer, as `optimizer` gave it) -> an object with a method `step()`, called
+            behind every epoch; a step of one's own may call it instead, see `Training`.
+        main: () -> anything; a script that trains. It runs under observation for some optimiser
+            steps and is ended by an exception.
         paths: name to a loop, for every path that builds the loss (with and without a
             curriculum); `fit` is one of them.
         loader: (split, seed) -> the batches of a full training, as the author serves them.
+        predict: (model, batch) -> what inference gives out, a tensor; the model is in eval mode.
         distance: (estimate, truth) -> one real value a sample, [B]; the metric, differentiable with
             respect to the estimate. Both are complex [B, N, N].
         covariance: the covariance parts.
         declared: weights and schedule as the author declares them.
         expected_failures: check ID to the reason why it is known to fail. Strict: a pass fails.
         exempt: check ID to the reason why this case isn't meant to keep it. It does not run.
+        restore: () -> None; puts back what `model` and `optimizer` lent, behind every check.
         thresholds: "ID.name" to an `Override`.
     """
 
@@ -157,19 +216,25 @@ class Case:
     batch: Callable[[str, int, int], Batch] | None = None
     loss: Callable[[nn.Module, Batch, Progress], Losses | Tensor] | None = None
     fit: Fit | None = None
+    optimizer: Callable[[nn.Module], Any] | None = None
+    step: Callable[["Training", Batch, Progress], Tensor | float] | None = None
+    scheduler: Callable[[Any], Any] | None = None
+    main: Callable[[], Any] | None = None
     paths: Mapping[str, Fit] = field(default_factory=dict)
     loader: Callable[[str, int], Iterable[Batch]] | None = None
+    predict: Callable[[nn.Module, Batch], Tensor] | None = None
     distance: Callable[[Tensor, Tensor], Tensor] | None = None
     covariance: Covariance | None = None
     declared: Declared | None = None
     expected_failures: Mapping[str, str] = field(default_factory=dict)
     exempt: Mapping[str, str] = field(default_factory=dict)
     thresholds: Mapping[str, Override] = field(default_factory=dict)
+    restore: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
         problems = [
             f"{name} must be callable, not {getattr(self, name)!r}"
-            for name in ("model", "batch", "loss", "fit", "loader", "distance")
+            for name in CALLABLE
             if getattr(self, name) is not None and not callable(getattr(self, name))
         ]
         if not isinstance(self.name, str) or not self.name:
@@ -186,8 +251,55 @@ class Case:
         if problems:
             raise CaseError(f"case {self.name!r}: " + "; ".join(problems))
 
+    @classmethod
+    def from_xy(
+        cls,
+        model: nn.Module,
+        loader: Iterable[Any],
+        loss_fn: Callable[[Any, Any], Tensor],
+        optimizer: Any,
+        **parts: Any,
+    ) -> "Case":
+        """A case of what a script has at hand: a model, its loader of (x, y), a loss, an optimiser.
+
+        The model and the optimiser are lent, not copied: every check starts from the state that
+        they have now and puts it back.
+
+        Args:
+            loss_fn: (model(x), y) -> a scalar.
+            parts: any other part of the case, by name.
+
+        Raises:
+            CaseError: the optimiser doesn't hold the model's parameters, the loader gives no pairs.
+        """
+        from ris_diag.lent import Lent
+
+        lent = Lent(model, loader, loss_fn, optimizer)
+        return cls(
+            **{
+                "name": type(model).__name__,
+                "model": lent.fresh_model,
+                "optimizer": lent.fresh_optimizer,
+                "batch": lent.batch,
+                "loss": lent.loss,
+                "predict": lent.predict,
+                "restore": lent.restore,
+                **parts,
+            }
+        )
+
     def offers(self, part: str) -> bool:
-        """Whether a part is there: "fit", "covariance", "covariance.baselines", ..."""
+        """Whether a part is there: "model", "covariance.baselines", ...
+
+        "loop" is whatever trains on batches that it is given: `fit`, `step` with `optimizer`, or
+        `loss` with `optimizer`. "run" is a loop or `main`.
+        """
+        if part == "loop":
+            return self.fit is not None or (
+                self.optimizer is not None and (self.step is not None or self.loss is not None)
+            )
+        if part == "run":
+            return self.main is not None or all(map(self.offers, ("model", "batch", "loop")))
         value: Any = self
         for name in part.split("."):
             if name not in {item.name for item in fields(value)}:
@@ -209,4 +321,6 @@ __all__ = [
     "Override",
     "Plan",
     "Progress",
+    "Training",
+    "unlocking",
 ]

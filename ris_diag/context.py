@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ris_diag.case import Batch, Case, Covariance, Declared, Fit, Losses, Progress
 from ris_diag.check import Check
 from ris_diag.errors import CaseError
+from ris_diag.loop import as_losses, fit_of
 from ris_diag.places import where
 from ris_diag.progress import ProgressFactory, silent
 from ris_diag.randomness import derived_seed, seeded
@@ -42,22 +43,6 @@ class DeviceBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         return (to_device(batch, self.device) for batch in self.batches)
-
-
-def as_losses(value: Any, source: str) -> Losses:
-    """What a case's loss returned or its loop showed, as `Losses`.
-
-    Raises:
-        CaseError: neither a real scalar tensor nor `Losses` with one; `source` says whose it is.
-    """
-    losses = Losses(total=value) if isinstance(value, Tensor) else value
-    total = losses.total if isinstance(losses, Losses) else None
-    if not isinstance(total, Tensor) or total.numel() != 1 or total.is_complex():
-        given = f"a tensor {list(value.shape)}" if isinstance(value, Tensor) else f"{value!r:.60}"
-        raise CaseError(
-            f"{source} gave {given}: expected a real scalar tensor, or ris_diag.Losses with one"
-        )
-    return losses
 
 
 @dataclass
@@ -122,8 +107,8 @@ class Subject:
 
     @property
     def fit(self) -> Fit:
-        """The author's loop."""
-        return _present("fit", self.case.fit)
+        """The author's loop, or the one around his step."""
+        return _present("loop", fit_of(self.case))
 
 
 def _present(name: str, part: T | None) -> T:

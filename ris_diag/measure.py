@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from ris_diag.case import Batch, Epoch, Fit, Losses, Plan, Progress
-from ris_diag.context import Subject, as_losses
+from ris_diag.context import Subject
 from ris_diag.errors import CaseError
-from ris_diag.observer import Trace, observe
+from ris_diag.loop import as_losses
+from ris_diag.observer import Served, observe
 from ris_diag.places import where
+from ris_diag.trace import Trace
 
 LITMUS_STEPS = 5
 # A run of 25 epochs has a warm-up of 5: five epochs of one batch walk beta from start to final.
@@ -121,7 +123,12 @@ def run_fit(
         redirect_stdout(printed),
         observe(model, stop_after=stop_after) as trace,
     ):
-        epochs = _epochs(fit(model, watched), place)
+        served = replace(
+            watched,
+            train=Served(plan.train, trace, "train"),
+            validation=Served(plan.validation, trace, "validation"),
+        )
+        epochs = _epochs(fit(model, served), place)
     return Fitted(
         model=model,
         trace=trace,

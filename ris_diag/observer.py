@@ -1,51 +1,54 @@
-"""Watches a running training: the losses really differentiated, the steps really taken."""
+"""Watches a running training through PyTorch's own hooks; nothing stays behind."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
 )
 
+from ris_diag.graph import leaves
 from ris_diag.places import calling_place
+from ris_diag.trace import Backward, Call, Step, Trace, Usage
+
+HASHED_ENTRIES = 1024
 
 
 class TrainingStopped(BaseException):
     """Ends a loop after the asked number of steps; no `except Exception` swallows it."""
 
 
-@dataclass
-class Trace:
-    """What was seen.
+class Served:
+    """Batches that say when they are being gone through, as training or as validation."""
 
-    Attributes:
-        backward: value of every tensor on which `backward()` was called, in order: [] scalars.
-        gradient_norms: for every backward pass the norm of each parameter's gradient after it
-            (before any clipping), real [P]; 0 where there is none.
-        learning_rates: for every optimiser step the learning rate of each parameter group.
-        step_place: file:line of the user's code that took the first optimiser step.
-    """
+    def __init__(self, batches: Iterable[Any], trace: Trace, phase: str) -> None:
+        self.batches, self.trace, self.phase = batches, trace, phase
 
-    backward: list[Tensor] = field(default_factory=list)
-    gradient_norms: list[Tensor] = field(default_factory=list)
-    learning_rates: list[list[float]] = field(default_factory=list)
-    step_place: str = ""
+    def __iter__(self) -> Iterator[Any]:
+        before = self.trace.phase
+        try:
+            for batch in self.batches:
+                self.trace.phase = self.phase
+                yield batch
+        finally:
+            self.trace.phase = before
 
-    @property
-    def steps(self) -> int:
-        """Number of optimiser steps."""
-        return len(self.learning_rates)
-
-    @property
-    def losses(self) -> list[float]:
-        """Values of `backward` as numbers."""
-        return [float(value) for value in self.backward]
+    def __len__(self) -> int:
+        return len(self.batches)  # type: ignore[arg-type]  # raises as the batches themselves do
 
 
 @contextmanager
@@ -53,48 +56,243 @@ def observe(model: nn.Module | None = None, *, stop_after: int | None = None) ->
     """Watch all training inside the `with`; nothing stays behind after it.
 
     Args:
-        model: whose gradient norms are recorded.
+        model: names the parameters; without it they get names as they are met.
         stop_after: ends the body of the `with` after so many optimiser steps.
 
     Yields:
         the trace, filled while the body runs.
     """
     trace = Trace()
-    parameters = [] if model is None else list(model.parameters())
-    original = torch.autograd.backward
+    watch = _Watch(trace, stop_after)
+    if model is not None:
+        watch.add_module(model)
+    with ExitStack() as stack:
+        for hook in (
+            register_optimizer_step_pre_hook(watch.before_step),
+            register_optimizer_step_post_hook(watch.after_step),
+            register_module_forward_pre_hook(watch.before_forward),
+            register_module_forward_hook(watch.after_forward, always_call=True),
+        ):
+            stack.callback(hook.remove)
+        for owner, name, replacement in (
+            (torch.autograd, "backward", watch.backward(torch.autograd.backward)),
+            (torch.amp.GradScaler, "scale", watch.scale(torch.amp.GradScaler.scale)),
+            *(
+                (owner, name, watch.noted(getattr(owner, name), event))
+                for owner, name, event in NOTED
+            ),
+        ):
+            stack.enter_context(patch.object(owner, name, replacement))
+        try:
+            yield trace
+        except TrainingStopped:
+            if stop_after is None:
+                raise
 
-    def backward(tensors: Any, *args: Any, **kwargs: Any) -> None:
-        original(tensors, *args, **kwargs)
-        for tensor in [tensors] if isinstance(tensors, Tensor) else tensors:
-            trace.backward.append(tensor.detach().clone())
-        if parameters:
-            norms = [
-                p.new_zeros((), dtype=torch.float64)
-                if p.grad is None
-                else p.grad.detach().norm().double()
-                for p in parameters
+
+NOTED = (
+    (torch.amp.GradScaler, "unscale_", "unscale"),
+    (torch.amp.GradScaler, "step", "scaler.step"),
+    (torch.amp.GradScaler, "update", "scaler.update"),
+    (LRScheduler, "step", "scheduler"),
+    (ReduceLROnPlateau, "step", "scheduler"),
+    (Optimizer, "zero_grad", "zero_grad"),
+    (nn.Module, "zero_grad", "zero_grad"),
+)
+
+
+class _Watch:
+    """The hooks, and what they have to remember between two calls."""
+
+    def __init__(self, trace: Trace, stop_after: int | None) -> None:
+        self.trace = trace
+        self.stop_after = stop_after
+        self._number: dict[int, int] = {}
+        self._named: set[nn.Module] = set()
+        self._depth = 0
+        self._hash: int | None = None
+        self._in_step = False
+        self._scales: dict[int, float] = {}
+        self._cleared: dict[int, bool] = {}
+        self._before: tuple[list[int], Tensor, Tensor, list[Tensor]] | None = None
+
+    def add(self, parameter: Tensor, name: str) -> int:
+        """Number of a parameter, a new one where it wasn't seen before."""
+        number = self._number.get(id(parameter))
+        if number is None:
+            number = self._number[id(parameter)] = len(self.trace.names)
+            self.trace.names.append(name)
+            self.trace.parameters.append(parameter)
+        return number
+
+    def add_module(self, module: nn.Module, prefix: str = "") -> None:
+        """Names for the parameters of a module."""
+        self._named.add(module)
+        for name, parameter in module.named_parameters():
+            self.add(parameter, prefix + name)
+
+    def norms(self) -> Tensor:
+        """Gradient norm of every parameter, float64 [P]; NaN where there is no gradient."""
+        return _stacked([_norm(p.grad) for p in self.trace.parameters])
+
+    def backward(self, original: Callable[..., None]) -> Callable[..., None]:
+        """`torch.autograd.backward`, noted."""
+
+        def noted(tensors: Any, *args: Any, **kwargs: Any) -> None:
+            roots = [tensors] if isinstance(tensors, Tensor) else list(tensors)
+            reached = [
+                self.add(leaf, f"tensor {list(leaf.shape)}")
+                for root in roots
+                for leaf in leaves(root)
             ]
-            trace.gradient_norms.append(torch.stack(norms))
+            before = self.norms()
+            for number, optimizer in enumerate(self.trace.optimizers):
+                held = [self._number[id(p)] for p in _parameters(optimizer)]
+                self._cleared[number] |= bool((before[held].nan_to_num() == 0).all())
+            original(tensors, *args, **kwargs)
+            after = self.norms()
+            self.trace.events.append("backward")
+            place = calling_place()
+            for root in roots:
+                scale = self._scales.pop(id(root), 1.0)
+                self.trace.backward.append(
+                    Backward(
+                        value=root.detach().clone() / scale,
+                        before=before / scale,
+                        after=after / scale,
+                        reached=frozenset(reached),
+                        inside_step=self._in_step,
+                        place=place,
+                    )
+                )
 
-    def before(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        trace.step_place = trace.step_place or calling_place()
-        trace.learning_rates.append([float(group["lr"]) for group in optimizer.param_groups])
+        return noted
 
-    def after(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if stop_after is not None and trace.steps >= stop_after:
+    def scale(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """`GradScaler.scale`, its factor kept for the backward pass that follows."""
+
+        def noted(scaler: Any, outputs: Any) -> Any:
+            scaled = original(scaler, outputs)
+            if isinstance(scaled, Tensor):
+                self._scales[id(scaled)] = float(scaler.get_scale())
+            return scaled
+
+        return noted
+
+    def noted(self, original: Callable[..., Any], event: str) -> Callable[..., Any]:
+        """A method whose calls are noted as an event."""
+
+        def method(*args: Any, **kwargs: Any) -> Any:
+            self.trace.events.append(event)
+            return original(*args, **kwargs)
+
+        return method
+
+    def before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        """Note weights and gradients as the step finds them."""
+        held = _parameters(optimizer)
+        numbers = [self.add(p, f"parameter {n} of the optimiser") for n, p in enumerate(held)]
+        if optimizer not in self.trace.optimizers:
+            self._cleared[len(self.trace.optimizers)] = True
+            self.trace.optimizers.append(optimizer)
+        with torch.no_grad():
+            copies = [p.detach().clone() for p in held]
+            gradients = _stacked([_norm(p.grad) for p in held])
+        self._before = (numbers, gradients, _stacked([_norm(p) for p in copies]), copies)
+        self._in_step = True
+
+    def after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        """Note what moved; end the training if it was long enough."""
+        self._in_step = False
+        if self._before is None:
+            return
+        numbers, gradients, weights, copies = self._before
+        number = self.trace.optimizers.index(optimizer)
+        moved = [
+            _norm(p.detach() - c) for p, c in zip(_parameters(optimizer), copies, strict=False)
+        ]
+        self.trace.steps.append(
+            Step(
+                optimizer=number,
+                rates=[float(group["lr"]) for group in optimizer.param_groups],
+                numbers=numbers,
+                gradients=gradients,
+                weights=weights,
+                moved=_stacked(moved),
+                cleared=self._cleared[number],
+                backward=len(self.trace.backward),
+                place=calling_place(),
+            )
+        )
+        self.trace.events.append("step")
+        self._cleared[number] = False
+        self._before = None
+        if self.stop_after is not None and len(self.trace.steps) >= self.stop_after:
             raise TrainingStopped
 
-    hooks = [
-        register_optimizer_step_pre_hook(before),
-        register_optimizer_step_post_hook(after),
-    ]
-    torch.autograd.backward = backward
-    try:
-        yield trace
-    except TrainingStopped:
-        if stop_after is None:
-            raise
-    finally:
-        torch.autograd.backward = original
-        for hook in hooks:
-            hook.remove()
+    def before_forward(self, module: nn.Module, args: Any) -> None:
+        """Note how a module is used."""
+        if self._depth == 0:
+            self._hash = None
+            if module not in self._named:
+                self.add_module(module, "" if not self.trace.names else f"{type(module).__name__}.")
+        self._depth += 1
+        tensor = next((a for a in args if isinstance(a, Tensor)), None)
+        if self._hash is None and tensor is not None:
+            self._hash = _hash(tensor)
+        usage = self.trace.usage.setdefault(module, Usage())
+        usage.calls += 1
+        usage.modes.add((self.trace.phase, module.training, torch.is_grad_enabled()))
+        if isinstance(module, _BatchNorm) and tensor is not None:
+            if usage.statistics is None and module.running_mean is not None:
+                usage.statistics = module.running_mean.clone()
+            if module.training:
+                values = tensor.numel() // max(1, module.num_features)
+                usage.smallest = min(values, usage.smallest or values)
+
+    def after_forward(self, module: nn.Module, args: Any, output: Any) -> None:
+        """Note the call of an outermost module."""
+        self._depth -= 1
+        if self._depth == 0:
+            error = sys.exc_info()[0]
+            self.trace.calls.append(
+                Call(
+                    module=module,
+                    phase=self.trace.phase,
+                    training=module.training,
+                    gradient=torch.is_grad_enabled(),
+                    input_hash=self._hash,
+                    raised=error.__name__ if error is not None and output is None else None,
+                )
+            )
+
+
+def _parameters(optimizer: Optimizer) -> list[Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def _norm(tensor: Tensor | None) -> Tensor | None:
+    if tensor is None:
+        return None
+    values = tensor.detach()
+    if values.is_sparse:
+        values = values.coalesce().values()
+    norm: Tensor = torch.linalg.vector_norm(values)
+    return norm.double()
+
+
+def _stacked(norms: list[Tensor | None]) -> Tensor:
+    """float64 [P] on the CPU; NaN for None."""
+    if not norms:
+        return torch.empty(0, dtype=torch.float64)
+    nothing = torch.tensor(torch.nan, dtype=torch.float64)
+    device = next((n.device for n in norms if n is not None), nothing.device)
+    return torch.stack([(nothing if n is None else n).to(device) for n in norms]).cpu()
+
+
+def _hash(tensor: Tensor) -> int:
+    """Of shape, dtype and up to 1024 entries: enough to tell batches apart."""
+    flat = tensor.detach().flatten()
+    entries = flat[:: max(1, flat.numel() // HASHED_ENTRIES)].cpu().contiguous()
+    content = entries.resolve_conj().view(torch.uint8).numpy().tobytes()
+    return zlib.crc32(content, zlib.crc32(repr((tensor.shape, tensor.dtype)).encode()))

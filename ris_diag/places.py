@@ -3,6 +3,7 @@
 import inspect
 import sysconfig
 import traceback
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def short_path(path: str) -> str:
         return path
 
 
+@cache
 def _is_users(filename: str) -> bool:
     if filename.startswith("<"):
         return False

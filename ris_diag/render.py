@@ -1,5 +1,6 @@
 """Results as text: the same lines on the command line and in pytest's summary."""
 
+from ris_diag.case import unlocking
 from ris_diag.check import Check
 from ris_diag.result import Result
 
@@ -25,7 +26,7 @@ def explanation(check: Check) -> str:
         f"What:    {check.what}",
         f"Why:     {check.why}",
         f"Source:  {', '.join(check.sources)}",
-        f"Needs:   {', '.join(f'Case.{part}' for part in check.needs) or 'nothing optional'}",
+        f"Needs:   {', '.join(map(unlocking, check.needs)) or 'nothing optional'}",
     ]
     if check.extra:
         lines.append(f"Extra:   pip install 'ris-diag[{check.extra}]'")

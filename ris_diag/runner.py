@@ -2,13 +2,14 @@
 
 import platform
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import torch
 
-from ris_diag.case import Case
+from ris_diag.case import Case, unlocking
 from ris_diag.check import Check, get_check, select_checks
 from ris_diag.context import Context, Subject
 from ris_diag.errors import CaseError, DeviceError
@@ -84,7 +85,7 @@ class Runner:
         case = self.subject.case
         missing = [part for part in check.needs if not case.offers(part)]
         if missing:
-            parts = ", ".join(f"Case.{part}" for part in missing)
+            parts = ", ".join(unlocking(part) for part in missing)
             return self._result(check, "skip", cause=f"does not apply: needs {parts}")
         if check.id in case.exempt:
             reason = case.exempt[check.id]
@@ -95,7 +96,7 @@ class Runner:
         context = Context(check, self.subject, self.run_check)
         start = time.perf_counter()
         try:
-            with self.subject.seeded(check.id):
+            with self.subject.seeded(check.id), _restored(case):
                 check.function(context)
         except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever the code under test raises
             return self._expected(
@@ -238,6 +239,15 @@ def versions() -> dict[str, str]:
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
+
+
+@contextmanager
+def _restored(case: Case) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        if case.restore is not None:
+            case.restore()
 
 
 def _refuse_unknown_names(case: Case) -> None:

@@ -20,7 +20,7 @@ NOTE_EPOCHS = 30
     why="The walk of beta alone lowers the loss wherever R_samp is nearer to the truth than an "
     "untrained R_pred: a loss that falls along the walk can belong to a frozen network.",
     sources=("S6",),
-    needs=("model", "batch", "loss", "fit"),
+    needs=("model", "batch", "loss", "loop"),
     thresholds=(
         Threshold(
             name="min_drop",
@@ -42,7 +42,7 @@ def one_batch_learns(context: Context) -> None:
     trace, steps = run.fitted.trace, run.fitted.steps
     place = trace.step_place or where(subject.fit)
     judged = "loss" if subject.case.covariance is None else "loss at equal beta"
-    means = [float(norms.mean()) for norms in trace.gradient_norms]
+    means = trace.mean_gradients
     for number, loss in enumerate(trace.losses, start=1):
         step = steps[number - 1] if number <= len(steps) else None
         beta = "" if step is None or step.beta is None else f"beta={abs(step.beta):.3f}, "
@@ -63,12 +63,12 @@ def one_batch_learns(context: Context) -> None:
         context.measure(prediction_first=run.prediction[0], prediction_last=run.prediction[1])
 
     minimum = context.limit("min_drop")
-    if trace.steps != LITMUS_STEPS:
+    if len(trace.steps) != LITMUS_STEPS:
         context.problem(
-            f"the loop took {trace.steps} optimiser steps, {LITMUS_STEPS} were asked for",
+            f"the loop took {len(trace.steps)} optimiser steps, {LITMUS_STEPS} were asked for",
             place=place,
             next_step="call optimizer.step() once a batch"
-            if trace.steps < LITMUS_STEPS
+            if len(trace.steps) < LITMUS_STEPS
             else "let the exception that ends the loop pass: a bare `except:` swallows it",
         )
     if not math.isfinite(first) or not math.isfinite(last):
@@ -84,7 +84,7 @@ def one_batch_learns(context: Context) -> None:
             f"limit {minimum:.0%}",
             place=place,
             next_step="look whether the learning rates "
-            f"{sorted({rate for rates in trace.learning_rates for rate in rates})} are above zero "
+            f"{trace.learning_rates} are above zero "
             "and whether the optimiser holds this model's parameters",
         )
     if run.prediction is not None and not run.prediction[1] < run.prediction[0]:
@@ -123,7 +123,7 @@ def one_batch_learns(context: Context) -> None:
     why="A warm-up that is stuck, off by one step or never applied trains another objective than "
     "the declared one, and nothing else shows it.",
     sources=("S1",),
-    needs=("model", "batch", "loss", "fit", "covariance", "declared"),
+    needs=("model", "batch", "loss", "loop", "covariance", "declared"),
     thresholds=(
         Threshold(
             name="max_deviation",

@@ -91,7 +91,7 @@ def weights_on_every_path(context: Context) -> None:
     "which backward() was called in it; it must be above zero and fall.",
     why="A report of 0, of the last batch or of a stale variable looks like training.",
     sources=("S13",),
-    needs=("model", "batch", "fit"),
+    needs=("model", "batch", "loop"),
     thresholds=(MEAN_ROUNDING,),
 )
 def reported_loss_is_observed(context: Context) -> None:
@@ -155,7 +155,7 @@ def reported_loss_is_observed(context: Context) -> None:
     why="An optimiser step one indentation too far to the left makes one update an epoch: the "
     "loss falls, a hundred times too slowly.",
     sources=("S13", "B1"),
-    needs=("model", "batch", "fit"),
+    needs=("model", "batch", "loop"),
     thresholds=(
         Threshold(
             name="max_missing_share",
@@ -168,7 +168,7 @@ def reported_loss_is_observed(context: Context) -> None:
 def one_step_a_batch(context: Context) -> None:
     subject = context.subject
     fitted = short_fit(subject)
-    steps, backward, planned = fitted.trace.steps, len(fitted.trace.backward), fitted.planned
+    steps, backward, planned = len(fitted.trace.steps), len(fitted.trace.backward), fitted.planned
     context.measure(steps=steps, backward=backward, planned=planned)
     if abs(planned - steps) > context.limit("max_missing_share") * planned:
         context.problem(
@@ -189,7 +189,7 @@ def one_step_a_batch(context: Context) -> None:
     why="At two in the morning these lines are what tells a weight of 0 from a cut graph; printed "
     "lines can't be switched off or sent to a file.",
     sources=("S9",),
-    needs=("model", "batch", "fit", "covariance", "declared"),
+    needs=("model", "batch", "loop", "covariance", "declared"),
     thresholds=(
         Threshold(name="max_missing", value=0, unit="lines", why="each answers another question"),
     ),

@@ -31,7 +31,7 @@ EXCELLENT, MARGINAL = 0.5, 1.0
     why="Whether the wiring works and the capacity is there is another question than whether it "
     "generalises; a loss that can't reach its floor here never will.",
     sources=("S7", "B6"),
-    needs=("model", "batch", "loss", "fit", "distance", "covariance", "declared"),
+    needs=("model", "batch", "loss", "loop", "distance", "covariance", "declared"),
     thresholds=(
         Threshold(
             name="max_nmse",
@@ -158,7 +158,7 @@ def _generalise(subject: Subject) -> Generalised:
     why="The walk of beta lowers the loss curve by itself, and a network that memorised its scenes "
     "can be worse on fresh ones than the sample covariance.",
     sources=("S7", "B6"),
-    needs=("model", "batch", "fit", "loader", "distance", "covariance", "declared"),
+    needs=("model", "batch", "loop", "loader", "distance", "covariance", "declared"),
     thresholds=(
         Threshold(
             name="max_validation_loss",
@@ -239,7 +239,7 @@ def generalises(context: Context) -> None:
         "model",
         "batch",
         "loss",
-        "fit",
+        "loop",
         "loader",
         "distance",
         "covariance",

@@ -176,7 +176,7 @@ def test_explain(project: pytest.Pytester, name: str) -> None:
             "What: *",
             "Why: *",
             "Source:  S6",
-            "Needs:   Case.model, Case.batch, Case.loss, Case.fit",
+            "Needs:   Case.model, Case.batch, Case.loss, Case.fit (or *",
             "Limit:   min_drop = 0.05 share of the loss at equal beta: *",
         ]
     )

@@ -17,9 +17,9 @@ def test_checks_that_do_not_apply_skip_with_the_part(
     result.assert_outcomes(skipped=COUNT)
     result.stdout.fnmatch_lines_random(
         [
-            "SKIPPED*does not apply: needs Case.fit",
+            "SKIPPED*does not apply: needs Case.fit (or Case.optimizer with Case.loss or Case.step)",
             "SKIPPED*does not apply: needs Case.covariance, Case.declared",
-            "SKIPPED*does not apply: needs Case.fit, Case.loader, Case.distance, *",
+            "SKIPPED*does not apply: needs Case.fit (or *), Case.loader, Case.distance, *",
         ]
     )
 

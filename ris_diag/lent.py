@@ -1,0 +1,99 @@
+"""A model and an optimiser that exist already: lent to the checks, given back as they were."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ris_diag.case import Batch, Progress
+from ris_diag.errors import CaseError
+
+
+class Lent:
+    """The parts of `Case.from_xy`; nothing of the user's is copied but the numbers."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loader: Iterable[Any],
+        loss_fn: Callable[[Any, Any], Tensor],
+        optimizer: torch.optim.Optimizer,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise CaseError(f"from_xy: model is {type(model).__name__}, not a torch.nn.Module")
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise CaseError(f"from_xy: optimizer is {type(optimizer).__name__}")
+        self.model, self.loader, self.loss_fn, self.optimizer = model, loader, loss_fn, optimizer
+        self._state = {name: t.detach().clone() for name, t in model.state_dict().items()}
+        self._modes = {module: module.training for module in model.modules()}
+        self._gradients = {p: (p.requires_grad, p.grad) for p in model.parameters()}
+        self._optimizer_state = _copied(optimizer.state_dict())
+
+    def restore(self) -> None:
+        """Numbers, gradients, modes and flags as they were when the case was made."""
+        with torch.no_grad():
+            for name, tensor in self.model.state_dict().items():
+                tensor.copy_(self._state[name])
+        for module, training in self._modes.items():
+            module.training = training
+        for parameter, (requires_grad, gradient) in self._gradients.items():
+            parameter.requires_grad_(requires_grad)
+            parameter.grad = gradient
+        self.optimizer.load_state_dict(_copied(self._optimizer_state))
+
+    def fresh_model(self) -> nn.Module:
+        """The model in the state it had when the case was made, without gradients."""
+        self.restore()
+        for parameter in self._gradients:
+            parameter.grad = None
+        return self.model
+
+    def fresh_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """The optimiser; `fresh_model` has put its state back."""
+        return self.optimizer
+
+    def batch(self, split: str, seed: int, size: int) -> Batch:
+        """`size` samples (x, y) of the loader, from its beginning, or all that it has."""
+        xs, ys, count = [], [], 0
+        with torch.random.fork_rng(devices=()):
+            torch.default_generator.manual_seed(seed)
+            for x, y in self._pairs():
+                xs.append(x)
+                ys.append(y)
+                count += len(x)
+                if count >= size:
+                    break
+        if not xs:
+            raise CaseError("from_xy: the loader is empty")
+        return torch.cat(xs)[:size], torch.cat(ys)[:size]
+
+    def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for pair in self.loader:
+            if not (isinstance(pair, list | tuple) and len(pair) == 2):
+                raise CaseError(
+                    f"from_xy: the loader gives {type(pair).__name__}, not pairs (x, y); describe "
+                    "other batches with ris_diag.Case(batch=..., loss=...)"
+                )
+            yield pair[0], pair[1]
+
+    def loss(self, model: nn.Module, batch: Batch, progress: Progress) -> Tensor:
+        """loss_fn(model(x), y)."""
+        x, y = batch
+        return self.loss_fn(model(x), y)
+
+    def predict(self, model: nn.Module, batch: Batch) -> Tensor:
+        """model(x)."""
+        prediction: Tensor = model(batch[0])
+        return prediction
+
+
+def _copied(value: Any) -> Any:
+    """A state dict with its tensors copied, whatever it nests."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_copied(item) for item in value)
+    return value

@@ -1,0 +1,111 @@
+"""The loop around a training step, for a case that has no loop of its own."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ris_diag.case import Case, Epoch, Fit, Losses, Plan, Progress, Training
+from ris_diag.errors import CaseError
+from ris_diag.places import where
+
+
+def fit_of(case: Case) -> Fit | None:
+    """The case's own loop, or one around its step, or one made of its loss and optimiser."""
+    if case.fit is not None:
+        return case.fit
+    return _Loop(case) if case.offers("loop") else None
+
+
+def as_losses(value: Any, source: str) -> Losses:
+    """What a case's loss returned or its loop showed, as `Losses`.
+
+    Raises:
+        CaseError: neither a real scalar tensor nor `Losses` with one; `source` says whose it is.
+    """
+    losses = Losses(total=value) if isinstance(value, Tensor) else value
+    total = losses.total if isinstance(losses, Losses) else None
+    if not isinstance(total, Tensor) or total.numel() != 1 or total.is_complex():
+        given = f"a tensor {list(value.shape)}" if isinstance(value, Tensor) else f"{value!r:.60}"
+        raise CaseError(
+            f"{source} gave {given}: expected a real scalar tensor, or ris_diag.Losses with one"
+        )
+    return losses
+
+
+class _Loop:
+    """A `Fit`: goes through the batches, one step each, a scheduler step behind every epoch."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.__wrapped__ = case.step or case.loss  # whose place a report names
+        self.place = where(self.__wrapped__)
+
+    def __call__(self, model: nn.Module, plan: Plan) -> list[Epoch]:
+        case = self.case
+        if case.optimizer is None:
+            raise CaseError(f"case {case.name!r} has no optimizer")
+        optimizer = case.optimizer(model)
+        scheduler = None if case.scheduler is None else case.scheduler(optimizer)
+        training = Training(model=model, optimizer=optimizer, scheduler=scheduler)
+        history = []
+        for epoch in range(1, plan.epochs + 1):
+            progress = Progress(epoch=epoch, epochs=plan.epochs)
+            model.train()
+            losses = [self._step(training, batch, progress, plan) for batch in plan.train]
+            if scheduler is not None and case.step is None:
+                scheduler.step()
+            history.append(
+                Epoch(
+                    train=sum(losses) / max(1, len(losses)),
+                    validation=self._validate(model, progress, plan),
+                )
+            )
+        return history
+
+    def _step(self, training: Training, batch: Any, progress: Progress, plan: Plan) -> float:
+        if self.case.step is not None:
+            return _number(self.case.step(training, batch, progress), self.place)
+        if self.case.loss is None:
+            raise CaseError(f"case {self.case.name!r} has neither step nor loss")
+        losses = as_losses(self.case.loss(training.model, batch, progress), self.place)
+        plan.on_step(progress.epoch, losses)
+        optimizers = optimizers_of(training.optimizer)
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        torch.autograd.backward(losses.total)
+        for optimizer in optimizers:
+            optimizer.step()
+        return float(losses.total.detach())
+
+    def _validate(self, model: nn.Module, progress: Progress, plan: Plan) -> float | None:
+        if self.case.loss is None:
+            return None
+        model.eval()
+        with torch.no_grad():
+            values = [
+                float(as_losses(self.case.loss(model, batch, progress), self.place).total)
+                for batch in plan.validation
+            ]
+        return sum(values) / len(values) if values else None
+
+
+def optimizers_of(value: Any) -> Sequence[torch.optim.Optimizer]:
+    """What a case's `optimizer` gave, as a sequence."""
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _number(reported: Any, place: str) -> float:
+    """The loss that a step reports.
+
+    Raises:
+        CaseError: it is no number.
+    """
+    try:
+        return float(reported.detach() if isinstance(reported, torch.Tensor) else reported)
+    except (TypeError, ValueError, RuntimeError):
+        raise CaseError(
+            f"the training step ({place}) returned {reported!r:.60}: expected the loss that it "
+            "reports, a number or a scalar tensor"
+        ) from None

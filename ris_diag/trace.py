@@ -1,0 +1,137 @@
+"""What an observed training shows: plain records, in the order in which things happened."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backward:
+    """One backward pass.
+
+    Attributes:
+        value: the loss on which it was called, [] , without a GradScaler's factor.
+        before, after: norm of each parameter's gradient in front of it and behind it (before any
+            clipping, without the factor), float64 [P] by the order of `Trace.names`; NaN where
+            there is no gradient.
+        reached: numbers of the parameters to which the graph of the loss leads.
+        inside_step: an optimiser's own closure called it.
+        place: file:line of the user's code.
+    """
+
+    value: Tensor
+    before: Tensor
+    after: Tensor
+    reached: frozenset[int]
+    inside_step: bool
+    place: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One step of an optimiser.
+
+    Attributes:
+        optimizer: its number in `Trace.optimizers`.
+        rates: learning rate of each parameter group.
+        numbers: which parameters it holds.
+        gradients: norm of each gradient as the step sees it, float64 [P']; NaN where there is none.
+        weights, moved: norm of each parameter in front of the step, and of its update, [P'].
+        cleared: whether its gradients were zero or absent at some time since its last step.
+        backward: how many backward passes came before it.
+        place: file:line of the user's code.
+    """
+
+    optimizer: int
+    rates: list[float]
+    numbers: list[int]
+    gradients: Tensor
+    weights: Tensor
+    moved: Tensor
+    cleared: bool
+    backward: int
+    place: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """A call of an outermost module.
+
+    Attributes:
+        phase: "train" or "validation" where the batches tell, else "".
+        training: the module's mode.
+        gradient: whether gradients were being recorded.
+        input_hash: of its first tensor; None if there was none.
+        raised: name of the exception that ended it.
+    """
+
+    module: nn.Module
+    phase: str
+    training: bool
+    gradient: bool
+    input_hash: int | None
+    raised: str | None = None
+
+
+@dataclass
+class Usage:
+    """How a module inside the model was used.
+
+    Attributes:
+        modes: (phase, training, gradient) of its calls.
+        calls: how often it was called.
+        smallest: batch norm only: the fewest values a channel in training mode.
+        statistics: batch norm only: running mean at the first call.
+    """
+
+    calls: int = 0
+    modes: set[tuple[str, bool, bool]] = field(default_factory=set)
+    smallest: int | None = None
+    statistics: Tensor | None = None
+
+
+@dataclass
+class Trace:
+    """What was seen, filled while the training runs.
+
+    Attributes:
+        names, parameters: of every parameter seen: the model's, the optimisers', the graph's.
+        events: kind of everything that happened, in order: "backward", "step", "unscale",
+            "scaler.step", "scaler.update", "scheduler", "zero_grad".
+        optimizers: those that took a step.
+    """
+
+    names: list[str] = field(default_factory=list)
+    parameters: list[Tensor] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
+    backward: list[Backward] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    usage: dict[nn.Module, Usage] = field(default_factory=dict)
+    optimizers: list[torch.optim.Optimizer] = field(default_factory=list)
+    phase: str = ""
+
+    @property
+    def losses(self) -> list[float]:
+        """Values of the losses as numbers."""
+        return [float(b.value) for b in self.backward]
+
+    @property
+    def mean_gradients(self) -> list[float]:
+        """For every backward pass the mean norm over the parameters; none counts as 0."""
+        return [float(b.after.nan_to_num(nan=0.0, posinf=torch.inf).mean()) for b in self.backward]
+
+    @property
+    def learning_rates(self) -> list[float]:
+        """All that were in effect, ascending."""
+        return sorted({rate for step in self.steps for rate in step.rates})
+
+    @property
+    def step_place(self) -> str:
+        """file:line of the user's code that took the first step; "" without one."""
+        return self.steps[0].place if self.steps else ""
+
+    def steps_of(self, optimizer: int) -> list[Step]:
+        """Steps of one optimiser."""
+        return [step for step in self.steps if step.optimizer == optimizer]
