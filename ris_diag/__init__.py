@@ -7,7 +7,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ris_diag.case import Case, Covariance, Declared, Epoch, Losses, Override, Plan, Progress
+    from ris_diag.case import (
+        Case,
+        Covariance,
+        Declared,
+        Epoch,
+        Losses,
+        Override,
+        Plan,
+        Progress,
+        Training,
+    )
     from ris_diag.errors import CaseError, RisDiagError, UnknownCheckError
     from ris_diag.observer import observe
     from ris_diag.result import Report, Result
@@ -18,7 +28,8 @@ __version__ = "0.1.0"
 
 _HOME = {
     "ris_diag.case": (
-        "Case", "Covariance", "Declared", "Epoch", "Losses", "Override", "Plan", "Progress"
+        "Case", "Covariance", "Declared", "Epoch", "Losses", "Override", "Plan", "Progress",
+        "Training",
     ),
     "ris_diag.errors": ("CaseError", "RisDiagError", "UnknownCheckError"),
     "ris_diag.observer": ("observe",),
@@ -43,6 +54,7 @@ __all__ = [
     "RisDiagError",
     "Runner",
     "Trace",
+    "Training",
     "UnknownCheckError",
     "observe",
     "run",

@@ -91,7 +91,7 @@ class Declared:
         weights: name of a loss term to its weight, the main term first.
         learning_rate: of every parameter group, at every step or by the number of the step from 1.
         frozen: patterns of the names of parameters that must not move, as in "backbone.*".
-        tied: groups of names of parameters that are one tensor.
+        tied: groups of names of parameters that are one tensor; None declares nothing.
         accumulation: backward passes for one optimiser step.
         beta_start, beta_final, warmup_share, beta_jitter: of the blend schedule.
     """
@@ -99,7 +99,7 @@ class Declared:
     weights: Mapping[str, float] = field(default_factory=dict)
     learning_rate: float | Callable[[int], float] | None = None
     frozen: Sequence[str] = ()
-    tied: Sequence[Sequence[str]] = ()
+    tied: Sequence[Sequence[str]] | None = None
     accumulation: int = 1
     beta_start: float = 0.0
     beta_final: float = 0.30
@@ -152,6 +152,7 @@ class Override:
 
 # Names that a check may need for what several parts can give.
 EITHER = {
+    "prediction": "Case.predict",
     "loop": "Case.fit (or Case.optimizer with Case.loss or Case.step)",
     "run": "Case.fit with Case.model and Case.batch (or another training, or Case.main)",
 }
@@ -292,12 +293,15 @@ class Case:
         """Whether a part is there: "model", "covariance.baselines", ...
 
         "loop" is whatever trains on batches that it is given: `fit`, `step` with `optimizer`, or
-        `loss` with `optimizer`. "run" is a loop or `main`.
+        `loss` with `optimizer`. "run" is a loop or `main`, "prediction" is `predict`, also that of
+        `covariance`.
         """
         if part == "loop":
             return self.fit is not None or (
                 self.optimizer is not None and (self.step is not None or self.loss is not None)
             )
+        if part == "prediction":
+            return self.predict is not None or self.covariance is not None
         if part == "run":
             return self.main is not None or all(map(self.offers, ("model", "batch", "loop")))
         value: Any = self

@@ -96,6 +96,12 @@ class Subject:
         return _present("distance", self.case.distance)
 
     @property
+    def predict(self) -> Callable[[nn.Module, Batch], Tensor]:
+        """What inference gives out."""
+        own = self.case.predict
+        return own if own is not None else self.covariance.predict
+
+    @property
     def covariance(self) -> Covariance:
         """The covariance part."""
         return _present("covariance", self.case.covariance)

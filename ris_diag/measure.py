@@ -34,12 +34,13 @@ class Fitted:
     """A short training of the author's own loop, watched.
 
     Attributes:
+        roots: the modules that were trained: the case's model, or those that a script called.
         steps: (epoch, losses) of every training step, detached.
         planned: optimiser steps that the plan asks for.
         log, printed: what the loop logged and printed.
     """
 
-    model: nn.Module
+    roots: list[nn.Module]
     trace: Trace
     steps: list["Step"]
     epochs: list[Epoch]
@@ -117,12 +118,7 @@ def run_fit(
 
     watched = replace(plan, on_step=on_step)
     epochs: list[Epoch] = []
-    printed = StringIO()
-    with (
-        captured_log() as records,
-        redirect_stdout(printed),
-        observe(model, stop_after=stop_after) as trace,
-    ):
+    with captured_output() as (log, printed), observe(model, stop_after=stop_after) as trace:
         served = replace(
             watched,
             train=Served(plan.train, trace, "train"),
@@ -130,12 +126,12 @@ def run_fit(
         )
         epochs = _epochs(fit(model, served), place)
     return Fitted(
-        model=model,
+        roots=[model],
         trace=trace,
         steps=steps,
         epochs=epochs,
         planned=planned,
-        log=[record.getMessage() for record in records],
+        log=log,
         printed=printed.getvalue(),
     )
 
@@ -181,18 +177,20 @@ def _beta_of_step(subject: Subject, losses: Losses, plan: Plan) -> float | None:
 
 
 @contextmanager
-def captured_log() -> Iterator[list[logging.LogRecord]]:
-    """All records from INFO upwards, kept from the handlers that are installed."""
-    records: list[logging.LogRecord] = []
+def captured_output() -> Iterator[tuple[list[str], StringIO]]:
+    """Messages logged from INFO upwards and text printed, kept from handlers and screen."""
+    messages: list[str] = []
     handler = logging.Handler(logging.INFO)
-    handler.emit = records.append  # type: ignore[method-assign,assignment]
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
     root = logging.getLogger()
     handlers, level, disabled = root.handlers[:], root.level, root.manager.disable
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
     logging.disable(logging.NOTSET)
+    printed = StringIO()
     try:
-        yield records
+        with redirect_stdout(printed):
+            yield messages, printed
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)
@@ -223,7 +221,7 @@ def _run_litmus(subject: Subject) -> Litmus:
     model = subject.model()
     batch = subject.batch("train", LITMUS_BATCH)
     before = judged_at_equal_beta(subject, model, batch)
-    plan = Plan(epochs=LITMUS_EPOCHS, train=[batch])
+    plan = Plan(epochs=LITMUS_EPOCHS, train=[batch] * accumulation(subject))
     fitted = run_fit(
         subject, subject.fit, model, plan, stop_after=LITMUS_STEPS, planned=LITMUS_STEPS
     )
@@ -259,12 +257,19 @@ def short_fit(subject: Subject, path: str | None = None) -> Fitted:
 
     def measure(subject: Subject) -> Fitted:
         fit = subject.fit if path is None else subject.case.paths[path]
-        batches = [subject.batch("train", FIT_BATCH, offset=k + 1) for k in range(FIT_BATCHES)]
+        count = FIT_BATCHES * accumulation(subject)
+        batches = [subject.batch("train", FIT_BATCH, offset=k + 1) for k in range(count)]
         validation = [subject.batch("validation", FIT_BATCH)]
         plan = Plan(epochs=FIT_EPOCHS, train=batches, validation=validation)
-        return run_fit(subject, fit, subject.model(), plan, planned=FIT_EPOCHS * FIT_BATCHES)
+        return run_fit(subject, fit, subject.model(), plan, planned=FIT_EPOCHS * count)
 
     return subject.once(f"short_fit {path}", measure)
+
+
+def accumulation(subject: Subject) -> int:
+    """Declared backward passes for one optimiser step."""
+    declared = subject.case.declared
+    return 1 if declared is None else declared.accumulation
 
 
 def nudged_model(subject: Subject) -> nn.Module:

@@ -43,6 +43,7 @@ class Served:
         try:
             for batch in self.batches:
                 self.trace.phase = self.phase
+                self.trace.batches += self.phase == "train"
                 yield batch
         finally:
             self.trace.phase = before
@@ -112,6 +113,7 @@ class _Watch:
         self._depth = 0
         self._hash: int | None = None
         self._in_step = False
+        self._raw: Tensor | None = None
         self._scales: dict[int, float] = {}
         self._cleared: dict[int, bool] = {}
         self._before: tuple[list[int], Tensor, Tensor, list[Tensor]] | None = None
@@ -132,7 +134,7 @@ class _Watch:
             self.add(parameter, prefix + name)
 
     def norms(self) -> Tensor:
-        """Gradient norm of every parameter, float64 [P]; NaN where there is no gradient."""
+        """Gradient norm of every parameter, float64 [P]; -1 where there is no gradient."""
         return _stacked([_norm(p.grad) for p in self.trace.parameters])
 
     def backward(self, original: Callable[..., None]) -> Callable[..., None]:
@@ -148,9 +150,9 @@ class _Watch:
             before = self.norms()
             for number, optimizer in enumerate(self.trace.optimizers):
                 held = [self._number[id(p)] for p in _parameters(optimizer)]
-                self._cleared[number] |= bool((before[held].nan_to_num() == 0).all())
+                self._cleared[number] |= bool((before[held] <= 0).all())
             original(tensors, *args, **kwargs)
-            after = self.norms()
+            after = self._raw = self.norms()
             self.trace.events.append("backward")
             place = calling_place()
             for root in roots:
@@ -158,10 +160,12 @@ class _Watch:
                 self.trace.backward.append(
                     Backward(
                         value=root.detach().clone() / scale,
-                        before=before / scale,
-                        after=after / scale,
+                        before=torch.where(before > 0, before / scale, before),
+                        after=torch.where(after > 0, after / scale, after),
+                        scale=scale,
                         reached=frozenset(reached),
                         inside_step=self._in_step,
+                        batch=self.trace.batches,
                         place=place,
                     )
                 )
@@ -183,10 +187,25 @@ class _Watch:
         """A method whose calls are noted as an event."""
 
         def method(*args: Any, **kwargs: Any) -> Any:
-            self.trace.events.append(event)
+            if event == "unscale" and self._shrank(self._raw):
+                self.trace.events.append("clip scaled")
+            if event == "zero_grad" and self.trace.events[-1:] == ["step"]:
+                step = self.trace.steps[-1]
+                if self._shrank(step.gradients, step.numbers):
+                    self.trace.events.append("clip late")
+            # Every scheduler takes a step of its own when it is built.
+            if not (event == "scheduler" and getattr(args[0], "_is_initial", False)):
+                self.trace.events.append(event)
             return original(*args, **kwargs)
 
         return method
+
+    def _shrank(self, since: Tensor | None, numbers: list[int] | None = None) -> bool:
+        """Whether gradients are smaller than they were, and not gone."""
+        if since is None:
+            return False
+        now = self.norms()[: len(since)] if numbers is None else self.norms()[numbers]
+        return bool(((now > 0) & (now < 0.999 * since)).any())
 
     def before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """Note weights and gradients as the step finds them."""
@@ -282,10 +301,10 @@ def _norm(tensor: Tensor | None) -> Tensor | None:
 
 
 def _stacked(norms: list[Tensor | None]) -> Tensor:
-    """float64 [P] on the CPU; NaN for None."""
+    """float64 [P] on the CPU; -1 for None."""
     if not norms:
         return torch.empty(0, dtype=torch.float64)
-    nothing = torch.tensor(torch.nan, dtype=torch.float64)
+    nothing = torch.tensor(-1.0, dtype=torch.float64)
     device = next((n.device for n in norms if n is not None), nothing.device)
     return torch.stack([(nothing if n is None else n).to(device) for n in norms]).cpu()
 

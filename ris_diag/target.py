@@ -1,10 +1,18 @@
-"""Finds a case by its target, `pkg.mod:factory`."""
+"""Finds a case by its target: `pkg.mod:factory`, or a training that knows nothing of it."""
 
 import importlib
+import inspect
 import os
+import runpy
 import sys
 import tomllib
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
+from types import FunctionType
+from typing import Any
 
 from ris_diag.case import Case
 from ris_diag.errors import CaseError
@@ -17,11 +25,18 @@ or once in pyproject.toml: [tool.ris-diag] case = "my_package.my_module:my_case\
 
 
 def load_case(target: str) -> Case:
-    """Import the module, call the factory and return its case. The working folder is importable.
+    """The case of a target; the working folder is importable.
+
+    Args:
+        target: `pkg.mod:factory`, which is called for its case; or a training as it stands, for a
+            case with this `main`, which nobody has run yet: `train.py` or `pkg.mod:main`.
 
     Raises:
-        CaseError: the target doesn't parse or import, isn't callable, raises or gives no `Case`.
+        CaseError: the target doesn't parse or import, isn't callable, raises or gives no `Case`;
+            the script can't be read or isn't Python.
     """
+    if target.endswith(".py"):
+        return _case_of_script(target)
     module_name, colon, attribute = target.partition(":")
     if not colon or not module_name or not attribute:
         raise CaseError(f"case target {target!r}: expected pkg.mod:factory")
@@ -46,6 +61,8 @@ def load_case(target: str) -> Case:
             f"case target {target!r}: {attribute} is a {type(factory).__name__}, not a function "
             "that returns a ris_diag.Case"
         )
+    if attribute == "main":
+        return _case_of_main(target, str(module.__file__), factory)
     try:
         case = factory()
     except CaseError:
@@ -60,6 +77,70 @@ def load_case(target: str) -> Case:
             f"({case!r:.60}), not a ris_diag.Case"
         )
     return case
+
+
+def _case_of_script(target: str) -> Case:
+    """A case whose `main` does what `python target` does."""
+    path = Path(target).resolve()
+    try:
+        with warnings.catch_warnings(action="ignore"):  # they show when the script runs
+            code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
+    except OSError as error:
+        scripts = sorted(other.name for other in path.parent.glob("*.py") if other.is_file())
+        hint = f"; {path.parent.name} has {', '.join(scripts[:5])}" if scripts else ""
+        raise CaseError(f"case target {target!r}: {error.strerror}{hint}") from error
+    except (SyntaxError, ValueError) as error:
+        raise CaseError(
+            f"case target {target!r}: not a Python script ({type(error).__name__}: {error})"
+        ) from error
+
+    def main() -> None:
+        with _as_program(str(path), path.parent):
+            runpy.run_path(str(path), run_name="__main__")
+
+    main.__wrapped__ = FunctionType(code, {})  # type: ignore[attr-defined]  # whose place a report names
+    return Case(name=path.name, main=main)
+
+
+def _case_of_main(target: str, path: str, function: Callable[..., Any]) -> Case:
+    """A case whose `main` calls a function as a program would, without arguments."""
+    try:
+        inspect.signature(function).bind()
+    except TypeError as error:
+        raise CaseError(
+            f"case target {target!r}: main can't be called without arguments ({error}); name a "
+            "function that returns ris_diag.Case(name=..., main=lambda: main(...))"
+        ) from error
+    except ValueError:
+        pass  # it has no signature, as some builtins
+
+    @wraps(function)
+    def main() -> None:
+        with _as_program(path):
+            function()
+
+    return Case(name=target, main=main)
+
+
+@contextmanager
+def _as_program(name: str, folder: Path | None = None) -> Iterator[None]:
+    """What a program finds when it is started by itself; all of it is put back.
+
+    A `sys.exit()` that tells of no error ends the program and nothing else.
+    """
+    argv, path, module = sys.argv, sys.path[:], sys.modules["__main__"]
+    working_folder = Path.cwd()
+    sys.argv = [name]
+    if folder is not None:
+        sys.path.insert(0, str(folder))
+    try:
+        yield
+    except SystemExit as stop:
+        if stop.code not in (None, 0):
+            raise
+    finally:
+        sys.argv, sys.path[:], sys.modules["__main__"] = argv, path, module
+        os.chdir(working_folder)
 
 
 def configured_target(folder: Path | None = None) -> str | None:
@@ -84,5 +165,5 @@ def configured_target(folder: Path | None = None) -> str | None:
             raise CaseError(f"{path}: [tool.ris-diag] case = {target!r}: expected pkg.mod:factory")
         if str(parent) not in sys.path:
             sys.path.insert(0, str(parent))  # importable from every folder below, too
-        return target
+        return os.path.relpath(parent / target) if target.endswith(".py") else target
     return None

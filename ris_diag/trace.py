@@ -13,18 +13,22 @@ class Backward:
     Attributes:
         value: the loss on which it was called, [] , without a GradScaler's factor.
         before, after: norm of each parameter's gradient in front of it and behind it (before any
-            clipping, without the factor), float64 [P] by the order of `Trace.names`; NaN where
+            clipping, without the factor), float64 [P] by the order of `Trace.names`; -1 where
             there is no gradient.
+        scale: the factor of a GradScaler, 1 without one.
         reached: numbers of the parameters to which the graph of the loss leads.
         inside_step: an optimiser's own closure called it.
+        batch: how many training batches had been served, this one's included.
         place: file:line of the user's code.
     """
 
     value: Tensor
     before: Tensor
     after: Tensor
+    scale: float
     reached: frozenset[int]
     inside_step: bool
+    batch: int
     place: str
 
 
@@ -36,7 +40,7 @@ class Step:
         optimizer: its number in `Trace.optimizers`.
         rates: learning rate of each parameter group.
         numbers: which parameters it holds.
-        gradients: norm of each gradient as the step sees it, float64 [P']; NaN where there is none.
+        gradients: norm of each gradient as the step sees it, float64 [P']; -1 where there is none.
         weights, moved: norm of each parameter in front of the step, and of its update, [P'].
         cleared: whether its gradients were zero or absent at some time since its last step.
         backward: how many backward passes came before it.
@@ -98,8 +102,11 @@ class Trace:
     Attributes:
         names, parameters: of every parameter seen: the model's, the optimisers', the graph's.
         events: kind of everything that happened, in order: "backward", "step", "unscale",
-            "scaler.step", "scaler.update", "scheduler", "zero_grad".
+            "scaler.step", "scaler.update", "scheduler", "zero_grad", "clip scaled" (gradients
+            shrank before they were unscaled), "clip late" (behind the step).
         optimizers: those that took a step.
+        phase: "train" or "validation" while such batches are gone through, else "".
+        batches: training batches served so far.
     """
 
     names: list[str] = field(default_factory=list)
@@ -111,6 +118,7 @@ class Trace:
     usage: dict[nn.Module, Usage] = field(default_factory=dict)
     optimizers: list[torch.optim.Optimizer] = field(default_factory=list)
     phase: str = ""
+    batches: int = 0
 
     @property
     def losses(self) -> list[float]:
@@ -120,7 +128,7 @@ class Trace:
     @property
     def mean_gradients(self) -> list[float]:
         """For every backward pass the mean norm over the parameters; none counts as 0."""
-        return [float(b.after.nan_to_num(nan=0.0, posinf=torch.inf).mean()) for b in self.backward]
+        return [float(b.after.clamp(min=0).mean()) for b in self.backward]
 
     @property
     def learning_rates(self) -> list[float]:
@@ -131,6 +139,10 @@ class Trace:
     def step_place(self) -> str:
         """file:line of the user's code that took the first step; "" without one."""
         return self.steps[0].place if self.steps else ""
+
+    def number(self, parameter: Tensor) -> int | None:
+        """Number of a parameter, None if it was never seen."""
+        return next((n for n, p in enumerate(self.parameters) if p is parameter), None)
 
     def steps_of(self, optimizer: int) -> list[Step]:
         """Steps of one optimiser."""

@@ -4,8 +4,9 @@ import pytest
 
 import ris_diag
 from ris_diag.check import all_checks
-from tests.faults.catalogue import FAULTS, Fault
+from tests.faults import catalogue, mechanics  # noqa: F401  # they fill the list of faults
 from tests.faults.healthy import HEALTHY
+from tests.faults.registry import FAULTS, Fault
 
 FAST = ["guard", "law", "litmus"]
 

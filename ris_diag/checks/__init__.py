@@ -1,5 +1,29 @@
 """The checks. Importing this package registers all of them."""
 
-from ris_diag.checks import guards, law_gradients, laws, litmus, loop, loss_path, overfit
+from ris_diag.checks import (
+    guards,
+    inference,
+    law_gradients,
+    laws,
+    litmus,
+    loop,
+    loss_path,
+    modules,
+    overfit,
+    parameters,
+    steps,
+)
 
-__all__ = ["guards", "law_gradients", "laws", "litmus", "loop", "loss_path", "overfit"]
+__all__ = [
+    "guards",
+    "inference",
+    "law_gradients",
+    "laws",
+    "litmus",
+    "loop",
+    "loss_path",
+    "modules",
+    "overfit",
+    "parameters",
+    "steps",
+]

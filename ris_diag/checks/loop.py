@@ -2,11 +2,16 @@
 
 import math
 import re
+from collections.abc import Callable
+from functools import partial
+from itertools import groupby
+from statistics import fmean
 
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context
-from ris_diag.measure import FIT_EPOCHS, listed, short_fit
+from ris_diag.measure import FIT_EPOCHS, accumulation, listed, short_fit
 from ris_diag.places import where
+from ris_diag.trace import Backward
 
 MEAN_ROUNDING = Threshold(
     name="max_relative_difference",
@@ -88,7 +93,8 @@ def weights_on_every_path(context: Context) -> None:
     "reported-loss-is-observed",
     title="The reported training loss is the mean of the losses really seen",
     what="Compares the loss that the loop reports for every epoch with the mean of the losses on "
-    "which backward() was called in it; it must be above zero and fall.",
+    "which backward() was called in it. Where a batch has several (two optimisers, a closure), "
+    "their sum, their mean or one of them will do. An NMSE must be above zero and fall, too.",
     why="A report of 0, of the last batch or of a stale variable looks like training.",
     sources=("S13",),
     needs=("model", "batch", "loop"),
@@ -99,7 +105,7 @@ def reported_loss_is_observed(context: Context) -> None:
     fitted = short_fit(subject)
     place = where(subject.fit)
     reported = [epoch.train for epoch in fitted.epochs]
-    observed = _epoch_means(fitted.trace.losses, len(reported))
+    observed = _observed(fitted.trace.backward, reported, accumulation(subject))
     context.measure(reported=reported, observed=observed)
     if len(reported) != FIT_EPOCHS:
         context.problem(
@@ -130,6 +136,8 @@ def reported_loss_is_observed(context: Context) -> None:
             place=place,
             next_step="average loss.detach() over all batches of the epoch",
         )
+    if subject.case.covariance is None:
+        return  # other losses may be negative, or rise: a likelihood, an adversary's
     low = [number for number, value in enumerate(reported, start=1) if not value > 0]
     if low:
         context.problem(
@@ -149,7 +157,7 @@ def reported_loss_is_observed(context: Context) -> None:
 @check(
     "L009",
     "one-step-a-batch",
-    title="The loop takes one optimiser step a batch",
+    title="The loop takes one optimiser step a batch, or as many as accumulation leaves",
     what="Counts optimiser steps and backward passes of the author's loop against the batches that "
     "it was given.",
     why="An optimiser step one indentation too far to the left makes one update an epoch: the "
@@ -168,12 +176,15 @@ def reported_loss_is_observed(context: Context) -> None:
 def one_step_a_batch(context: Context) -> None:
     subject = context.subject
     fitted = short_fit(subject)
-    steps, backward, planned = len(fitted.trace.steps), len(fitted.trace.backward), fitted.planned
-    context.measure(steps=steps, backward=backward, planned=planned)
+    trace, batches = fitted.trace, fitted.planned
+    counts = [len(trace.steps_of(number)) for number in range(len(trace.optimizers))]
+    steps, planned = max(counts, default=0), batches // accumulation(subject)
+    context.measure(steps=counts, backward=len(trace.backward), batches=batches, planned=planned)
     if abs(planned - steps) > context.limit("max_missing_share") * planned:
+        wanted = "" if planned == batches else f", {planned} were planned"
         context.problem(
-            f"{steps} optimiser steps for {planned} batches ({FIT_EPOCHS} epochs), "
-            f"{backward} backward passes",
+            f"{steps} optimiser steps for {batches} batches ({FIT_EPOCHS} epochs){wanted}, "
+            f"{len(trace.backward)} backward passes",
             place=fitted.trace.step_place or where(subject.fit),
             next_step="call zero_grad(), backward() and step() inside the loop over batches",
         )
@@ -230,10 +241,30 @@ def debug_lines_logged(context: Context) -> None:
         )
 
 
-def _epoch_means(losses: list[float], epochs: int) -> list[float]:
-    """Means of equal shares of the losses; NaN where an epoch saw none."""
-    if not epochs or len(losses) < epochs:
+def _observed(backward: list[Backward], reported: list[float], factor: int) -> list[float]:
+    """Mean loss of every epoch by the reading that comes closest to what is reported.
+
+    Args:
+        factor: accumulated losses are divided by it.
+    """
+    windows = [
+        [float(b.value) for b in passes] for _, passes in groupby(backward, lambda b: b.batch)
+    ]
+    epochs = len(reported)
+    if not epochs or len(windows) < epochs:
         return [math.nan] * epochs
-    share = len(losses) / epochs
-    parts = [losses[round(k * share) : round((k + 1) * share)] for k in range(epochs)]
-    return [math.fsum(part) / len(part) for part in parts]
+    readings: list[Callable[[list[float]], float]] = [math.fsum, fmean]
+    shortest = min(map(len, windows))
+    readings += [partial(_pick, position=k) for k in (*range(shortest), -1)]
+    share = len(windows) / epochs
+    parts = [windows[round(k * share) : round((k + 1) * share)] for k in range(epochs)]
+    means = [
+        [scale * fmean(read(window) for window in part) for part in parts]
+        for read in readings
+        for scale in {1, factor}
+    ]
+    return min(means, key=lambda m: math.dist(m, reported))
+
+
+def _pick(window: list[float], position: int) -> float:
+    return window[position]

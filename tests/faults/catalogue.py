@@ -18,27 +18,7 @@ from ris_diag import Case, Covariance, Losses, Plan, Progress
 from tests.faults.healthy import SMALL, small
 from tests.faults.loop import Loop, dual_loss, loop, with_total
 from tests.faults.metrics import WRONG
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fault:
-    """`fires` are the checks that must not pass, `says` stands in the first one's message."""
-
-    name: str
-    fires: tuple[str, ...]
-    says: str
-    plant: Callable[[], Case]
-
-
-FAULTS: list[Fault] = []
-
-
-def fault(*fires: str, says: str) -> Callable[[Callable[[], Case]], Callable[[], Case]]:
-    def register(plant: Callable[[], Case]) -> Callable[[], Case]:
-        FAULTS.append(Fault(name=plant.__name__, fires=fires, says=says, plant=plant))
-        return plant
-
-    return register
+from tests.faults.registry import FAULTS, Fault, fault
 
 
 def with_covariance(**parts: Any) -> Case:

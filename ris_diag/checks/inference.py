@@ -1,0 +1,133 @@
+"""What inference gives out: the same twice, and for each sample by itself. B1, B7."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ris_diag.case import Batch
+from ris_diag.check import Threshold, check
+from ris_diag.context import Context
+from ris_diag.errors import CaseError
+from ris_diag.measure import listed, nudged_model
+from ris_diag.places import where
+
+SIZE = 6
+
+
+@check(
+    "L026",
+    "inference-is-deterministic",
+    title="Inference gives the same twice; dropout is inactive",
+    what="Predicts the same batch twice in eval mode, from different random states.",
+    why="A dropout that eval() doesn't reach, functional or held in a plain list, makes every "
+    "validation another number, and the best epoch a matter of luck.",
+    sources=("B1", "B7"),
+    needs=("model", "batch", "prediction"),
+    thresholds=(
+        Threshold(
+            name="max_difference",
+            value=1e-5,
+            unit="of the largest output",
+            why="parallel sums may round differently",
+        ),
+    ),
+)
+def inference_is_deterministic(context: Context) -> None:
+    subject, limit = context.subject, context.limit("max_difference")
+    model = nudged_model(subject).eval()
+    batch = subject.batch("validation", SIZE)
+    first, second = (predicted(context, model, batch) for _ in range(2))
+    difference = relative_difference(first, second)
+    active = [name for name, module in model.named_modules() if module.training]
+    context.measure(difference=difference, still_in_train_mode=active)
+    if not difference <= limit:
+        hint = f"; in train mode are {listed(active)}" if active else ""
+        context.problem(
+            f"two predictions of one batch in eval mode differ by {difference:.2g} of the largest "
+            f"output (limit {limit:g}){hint}",
+            place=where(subject.predict),
+            next_step="pass training=self.training to functional.dropout, keep modules where "
+            "eval() finds them, and draw no noise at inference",
+        )
+
+
+@check(
+    "L027",
+    "samples-are-independent",
+    title="A sample's prediction doesn't depend on its batch",
+    what="Predicts six samples together and three of them by themselves, in eval mode.",
+    why="Statistics over the batch, a wrong dim of softmax or a view that mixes samples leak other "
+    "samples into each one: good in validation, useless on a single input.",
+    sources=("B1", "B7"),
+    needs=("model", "batch", "prediction"),
+    thresholds=(
+        Threshold(
+            name="max_difference",
+            value=1e-3,
+            unit="of the largest output",
+            why="sums over another batch size round differently; a leak shows at 1e-1",
+        ),
+    ),
+)
+def samples_are_independent(context: Context) -> None:
+    subject, limit = context.subject, context.limit("max_difference")
+    model = nudged_model(subject).eval()
+    batch = subject.batch("validation", SIZE)
+    part = _first(batch, SIZE // 2)
+    together, alone = predicted(context, model, batch), predicted(context, model, part)
+    if together.shape[:1] != (SIZE,) or alone.shape[:1] != (SIZE // 2,):
+        context.say(
+            f"not compared: predictions {list(together.shape)} of {SIZE} samples and "
+            f"{list(alone.shape)} of {SIZE // 2} have no row for each sample"
+        )
+        return
+    difference = relative_difference(together[: SIZE // 2], alone)
+    context.measure(difference=difference)
+    if not difference <= limit:
+        context.problem(
+            f"a sample's prediction changes by {difference:.2g} of the largest output with the "
+            f"samples beside it (limit {limit:g})",
+            place=where(subject.predict),
+            next_step="look for reductions over dimension 0, batch norm without running "
+            "statistics, and views that mix dimensions",
+        )
+
+
+def predicted(context: Context, model: nn.Module, batch: Batch) -> Tensor:
+    """The prediction, without gradient.
+
+    Raises:
+        CaseError: it is no tensor.
+    """
+    predict = context.subject.predict
+    with torch.no_grad():
+        prediction: Any = predict(model, batch)
+    if not isinstance(prediction, Tensor):
+        raise CaseError(
+            f"Case.predict ({where(predict)}) gave {type(prediction).__name__}: expected a tensor"
+        )
+    return prediction
+
+
+def relative_difference(a: Tensor, b: Tensor) -> float:
+    """Largest difference over the largest entry; infinite for other shapes."""
+    if a.shape != b.shape:
+        return float("inf")
+    if not a.numel():
+        return 0.0
+    a, b = (t.to(torch.complex128 if t.is_complex() else torch.float64) for t in (a, b))
+    return float((a - b).abs().max() / b.abs().max().clamp(min=1e-30))
+
+
+def _first(batch: Batch, count: int) -> Batch:
+    """The first samples of a batch, whatever it nests; what has no row for each stays."""
+    if isinstance(batch, Tensor):
+        return batch[:count] if batch.ndim and len(batch) == SIZE else batch
+    if isinstance(batch, dict):
+        return {key: _first(item, count) for key, item in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(_first(item, count) for item in batch))
+    if isinstance(batch, list | tuple):
+        return type(batch)(_first(item, count) for item in batch)
+    return batch

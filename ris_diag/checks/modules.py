@@ -1,0 +1,240 @@
+"""Every module: called, in the right mode, batch norm at work, alive at the start. B1."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+from ris_diag.check import Threshold, check
+from ris_diag.context import Context
+from ris_diag.measure import listed
+from ris_diag.places import where
+from ris_diag.watched import named_modules, place_of_training, steps_or_problem, watch
+
+SOURCES = ("B1",)
+NONE_ALLOWED = Threshold(name="max_offenders", value=0, unit="modules", why="each is meant to work")
+INITIAL_BATCH = 16
+SATURATING: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {
+    nn.ReLU: lambda y: y == 0,
+    nn.Tanh: lambda y: y.abs() > 0.99,
+    nn.Sigmoid: lambda y: (y < 0.01) | (y > 0.99),
+    nn.Hardtanh: lambda y: y.abs() >= 1,
+}
+
+
+@check(
+    "L023",
+    "modules-are-called",
+    title="Every module with trainable parameters is used",
+    what="Looks for modules that forward() never called and whose parameters no gradient reached.",
+    why="A layer that is built and forgotten makes the model smaller than its description.",
+    sources=SOURCES,
+    needs=("run",),
+    thresholds=(NONE_ALLOWED,),
+)
+def modules_are_called(context: Context) -> None:
+    fitted = watch(context.subject)
+    trace = fitted.trace
+    if not steps_or_problem(context, trace):
+        return
+    reached = {id(trace.parameters[n]) for passes in trace.backward for n in passes.reached}
+    idle = []
+    for name, module in named_modules(fitted).items():
+        own = [p for p in module.parameters(recurse=False) if p.requires_grad]
+        used = module in trace.usage or any(id(p) in reached for p in own)
+        if own and not used:
+            idle.append(name)
+    context.measure(called=len(trace.usage), idle=idle)
+    if len(idle) > context.limit("max_offenders"):
+        context.problem(
+            f"{len(idle)} modules with trainable parameters are never called ({listed(idle)}), "
+            "limit 0",
+            place=where(type(fitted.roots[0])),
+            next_step="call them in forward(), or remove them",
+        )
+
+
+@check(
+    "L024",
+    "modes-match-phase",
+    title="Train mode while training, eval mode while validating",
+    what="Reads the mode of the model at every call, while the loop goes through training and "
+    "through validation batches, where it holds dropout or batch norm.",
+    why="model.eval() without a way back switches dropout and batch norm off from the second epoch "
+    "on; validation in train mode measures another model and moves its statistics.",
+    sources=("B1", "B7"),
+    needs=("model", "batch", "loop"),
+    thresholds=(
+        Threshold(name="max_calls", value=0, unit="calls", why="each is in the wrong mode"),
+    ),
+)
+def modes_match_phase(context: Context) -> None:
+    fitted = watch(context.subject)
+    trace = fitted.trace
+    sensitive = [n for n, m in named_modules(fitted).items() if _depends_on_mode(m)]
+    wrong = {
+        "training": [
+            c for c in trace.calls if c.phase == "train" and c.gradient and not c.training
+        ],
+        "validation": [c for c in trace.calls if c.phase == "validation" and c.training],
+    }
+    context.measure(sensitive=sensitive, wrong={k: len(calls) for k, calls in wrong.items()})
+    if not sensitive:
+        return
+    for phase, calls in wrong.items():
+        if len(calls) > context.limit("max_calls"):
+            total = sum(c.phase == calls[0].phase for c in trace.calls)
+            mode, call = ("eval", "train") if phase == "training" else ("train", "eval")
+            context.problem(
+                f"{len(calls)} of {total} {phase} calls are in {mode} mode, and "
+                f"{listed(sensitive)} depend on it",
+                place=place_of_training(context.subject, trace),
+                next_step=f"call model.{call}() in front of every pass of {phase}",
+            )
+
+
+def _depends_on_mode(module: nn.Module) -> bool:
+    return (isinstance(module, _DropoutNd) and module.p > 0) or isinstance(module, _BatchNorm)
+
+
+@check(
+    "L025",
+    "batch-norm-works",
+    title="Batch norm sees enough values a channel, and its statistics move",
+    what="Counts the values a channel of every batch norm in train mode and compares its running "
+    "mean with that at its first call.",
+    why="With two values a channel the output is +1 and -1 whatever the input; with statistics "
+    "that don't move inference uses those of the initialisation.",
+    sources=SOURCES,
+    needs=("run",),
+    thresholds=(
+        Threshold(
+            name="min_values",
+            value=4,
+            unit="values a channel",
+            why="of two values one always becomes +1 and the other -1, whatever they were",
+        ),
+    ),
+)
+def batch_norm_works(context: Context) -> None:
+    fitted = watch(context.subject)
+    few, still = [], []
+    for name, module in named_modules(fitted).items():
+        usage = fitted.trace.usage.get(module)
+        if not isinstance(module, _BatchNorm) or usage is None or usage.smallest is None:
+            continue
+        if usage.smallest < context.limit("min_values"):
+            few.append(f"{name}: {usage.smallest}")
+        if (
+            usage.statistics is not None
+            and module.running_mean is not None
+            and torch.equal(usage.statistics, module.running_mean)
+        ):
+            still.append(f"{name} (momentum {module.momentum:g})")
+    context.measure(few=few, still=still)
+    place = where(type(fitted.roots[0])) if fitted.roots else ""
+    if few:
+        context.problem(
+            f"batch norm gets fewer than {context.limit('min_values'):g} values a channel "
+            f"({listed(few)})",
+            place=place,
+            next_step="use larger batches, drop_last=True, or group norm",
+        )
+    if still:
+        context.problem(
+            f"the running statistics of {listed(still)} don't move while training",
+            place=place,
+            next_step="give it a momentum above 0 and input that isn't constant",
+        )
+
+
+@check(
+    "L028",
+    "initialisation-is-alive",
+    title="The initial weights are neither dead, saturated, symmetric nor all zero",
+    what="Runs a fresh model on a batch and looks at the output of every activation, and looks for "
+    "weight matrices with equal rows, in the fresh model and again behind some steps: a last "
+    "layer that starts at zero is healthy.",
+    why="Units that all start alike stay alike, dead and saturated ones have no gradient; the "
+    "network is smaller than it looks, from the first step on.",
+    sources=SOURCES,
+    needs=("model", "batch", "loop", "prediction"),
+    thresholds=(
+        Threshold(
+            name="max_dead",
+            value=0.95,
+            unit="share of an activation's outputs",
+            why="half of them are zero behind a ReLU at a good start, few are saturated",
+        ),
+        NONE_ALLOWED,
+    ),
+)
+def initialisation_is_alive(context: Context) -> None:
+    subject, limit = context.subject, context.limit("max_dead")
+    model = subject.model()
+    shares = _dead_shares(
+        model, lambda: subject.predict(model, subject.batch("train", INITIAL_BATCH))
+    )
+    dead = [f"{name}: {share:.0%}" for name, share in shares.items() if share > limit]
+    fitted = watch(subject)
+    alike = _alike(model) & _alike(fitted.roots[0])
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    empty = bool(matrices) and all(not p.detach().any() for p in matrices)
+    context.measure(dead_shares=shares, alike=sorted(alike), all_zero=empty)
+    place = where(type(model))
+    if dead:
+        context.problem(
+            f"at the start {len(dead)} activations are dead or saturated ({listed(dead)}; limit "
+            f"{limit:.0%} of the outputs)",
+            place=place,
+            next_step="look at the scale of the input and of the weights, and at the biases",
+        )
+    if empty or len(alike) > context.limit("max_offenders"):
+        what = "all weight matrices are zero" if empty else "equal rows"
+        context.problem(
+            f"units that start alike and stay alike behind {len(fitted.trace.steps)} steps: {what}"
+            + (f" in {listed(sorted(alike))}" if alike else ""),
+            place=place,
+            next_step="initialise weights at random: a constant gives all units one gradient",
+        )
+
+
+def _dead_shares(model: nn.Module, run: Callable[[], Any]) -> dict[str, float]:
+    """For every activation the share of outputs that carry no gradient, eval mode, no_grad."""
+    shares: dict[str, float] = {}
+    hooks = []
+    for name, module in model.named_modules():
+        for kind, dead in SATURATING.items():
+            if type(module) is kind:
+
+                def hook(
+                    module: nn.Module,
+                    args: Any,
+                    output: Tensor,
+                    name: str = name,
+                    dead: Callable[[Tensor], Tensor] = dead,
+                ) -> None:
+                    shares[name] = float(dead(output).double().mean())
+
+                hooks.append(module.register_forward_hook(hook))
+    try:
+        model.eval()
+        with torch.no_grad():
+            run()
+    finally:
+        for handle in hooks:
+            handle.remove()
+        model.train()
+    return shares
+
+
+def _alike(model: nn.Module) -> set[str]:
+    """Weight matrices of which all rows are equal, by name."""
+    return {
+        name
+        for name, p in model.named_parameters()
+        if p.ndim > 1 and len(p) > 1 and not (p.detach() != p.detach()[:1]).any()
+    }

@@ -1,0 +1,327 @@
+"""Every parameter: registered, held by an optimiser, reached, moving or frozen, tied. B1."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ris_diag.check import Threshold, check
+from ris_diag.context import Context
+from ris_diag.measure import listed
+from ris_diag.places import where
+from ris_diag.watched import (
+    frozen_by_declaration,
+    largest_of,
+    named_modules,
+    named_parameters,
+    place_of_training,
+    steps_or_problem,
+    watch,
+)
+
+SOURCES = ("B1",)
+EACH = Threshold(name="max_offenders", value=0, unit="parameters", why="each is to be trained")
+
+
+@check(
+    "L013",
+    "optimiser-holds-parameters",
+    title="Every trainable parameter is in exactly one optimiser",
+    what="Compares the trainable parameters of the model with those that the optimisers hold at "
+    "the time of their steps. A model, or a part of it, built after the optimiser isn't held.",
+    why="A parameter that no optimiser holds keeps its initial value for ever; one that two hold "
+    "is pulled in two directions.",
+    sources=SOURCES,
+    needs=("run",),
+    thresholds=(EACH,),
+)
+def optimiser_holds_parameters(context: Context) -> None:
+    subject, fitted = context.subject, watch(context.subject)
+    if not steps_or_problem(context, fitted.trace):
+        return
+    held = [
+        id(p) for o in fitted.trace.optimizers for group in o.param_groups for p in group["params"]
+    ]
+    trainable = {
+        name: id(p)
+        for name, p in named_parameters(fitted).items()
+        if p.requires_grad and not frozen_by_declaration(subject.case.declared, name)
+    }
+    absent = [name for name, key in trainable.items() if key not in held]
+    twice = [name for name, key in trainable.items() if held.count(key) > 1]
+    context.measure(trainable=len(trainable), held=len(set(held)), absent=absent, twice=twice)
+    place = place_of_training(subject, fitted.trace)
+    limit = context.limit("max_offenders")
+    if len(absent) > limit:
+        every = len(absent) == len(trainable)
+        context.problem(
+            f"{len(absent)} of {len(trainable)} trainable parameters are in no optimiser "
+            f"({listed(absent)}), limit {limit:g}",
+            place=place,
+            next_step="build the optimiser of this very model, after it is complete"
+            if every
+            else "pass model.parameters() to the optimiser, or declare these as frozen: "
+            "Declared(frozen=[...])",
+        )
+    if len(twice) > limit:
+        context.problem(
+            f"{len(twice)} parameters are held twice ({listed(twice)})",
+            place=place,
+            next_step="give each parameter to one group of one optimiser",
+        )
+
+
+@check(
+    "L014",
+    "parameters-get-gradient",
+    title="Every trainable parameter is reached by a gradient",
+    what="Looks at the gradient of every trainable parameter behind every backward pass: at least "
+    "one must be there and not exactly zero.",
+    why="A detach(), an argmax or a branch that is never taken leaves a part of the model at its "
+    "initial weights, and the loss falls on the rest.",
+    sources=("B1", "S12"),
+    needs=("run",),
+    thresholds=(EACH,),
+)
+def parameters_get_gradient(context: Context) -> None:
+    subject, fitted = context.subject, watch(context.subject)
+    trace = fitted.trace
+    if not steps_or_problem(context, trace):
+        return
+    largest = torch.full((len(trace.names),), -1.0, dtype=torch.float64)
+    for passes in trace.backward:
+        size = len(passes.after)
+        largest[:size] = torch.maximum(largest[:size], passes.after)
+    trainable = {n: p for n, p in named_parameters(fitted).items() if p.requires_grad}
+    none, zero = [], []
+    for name, parameter in trainable.items():
+        number = trace.number(parameter)
+        value = -1.0 if number is None else float(largest[number])
+        if frozen_by_declaration(subject.case.declared, name):
+            continue
+        if value == 0:
+            zero.append(name)
+        elif value < 0:
+            none.append(name)
+    context.measure(trainable=len(trainable), none=none, zero=zero)
+    limit = context.limit("max_offenders")
+    if len(none) > limit:
+        context.problem(
+            f"{len(none)} of {len(trainable)} trainable parameters get no gradient "
+            f"({listed(none)}), limit {limit:g}",
+            place=_class_of(fitted.roots, none[0]),
+            next_step="look for detach(), .data, .item(), .numpy(), argmax or no_grad() between "
+            "these and the loss, and for modules that forward() never calls",
+        )
+    if len(zero) > limit:
+        context.problem(
+            f"{len(zero)} of {len(trainable)} trainable parameters get a gradient of exactly 0 in "
+            f"all {len(trace.backward)} backward passes ({listed(zero)})",
+            place=_class_of(fitted.roots, zero[0]),
+            next_step="look for a weight or mask of 0, dead activations, or a term that doesn't "
+            "depend on them",
+        )
+
+
+@check(
+    "L015",
+    "parameters-move",
+    title="Every parameter with a gradient moves",
+    what="Compares every parameter in front of and behind each optimiser step.",
+    why="An optimiser of another model, a learning rate of 0 in one group or an update below the "
+    "precision of the dtype: gradients everywhere, and nothing learns.",
+    sources=SOURCES,
+    needs=("run",),
+    thresholds=(
+        EACH,
+        Threshold(
+            name="min_gradient",
+            value=1e-6,
+            unit="of the largest gradient norm",
+            why="the bias in front of a batch norm has a gradient that is rounding alone",
+        ),
+    ),
+)
+def parameters_move(context: Context) -> None:
+    subject, fitted = context.subject, watch(context.subject)
+    trace = fitted.trace
+    if not steps_or_problem(context, trace):
+        return
+    gradients, moved = (
+        largest_of(trace.steps, values, len(trace.names)) for values in ("gradients", "moved")
+    )
+    floor = context.limit("min_gradient") * float(gradients.nan_to_num(posinf=0).max())
+    names = {id(p): name for name, p in named_parameters(fitted).items()}
+    stuck = [
+        names.get(id(trace.parameters[n]), trace.names[n])
+        for n in ((gradients > max(floor, 0.0)) & (moved == 0)).nonzero().flatten().tolist()
+    ]
+    context.measure(held=int((moved >= 0).sum()), stuck=stuck)
+    if len(stuck) > context.limit("max_offenders"):
+        context.problem(
+            f"{len(stuck)} of {int((gradients > 0).sum())} parameters with a gradient don't move "
+            f"in {len(trace.steps)} steps ({listed(stuck)}), limit 0",
+            place=place_of_training(subject, trace),
+            next_step=f"look at the learning rates {trace.learning_rates}, at what restores old "
+            "weights, and at half precision weights",
+        )
+
+
+@check(
+    "L016",
+    "frozen-as-declared",
+    title="What is declared frozen doesn't move, and nothing else is frozen",
+    what="Compares the parameters that require no gradient, and those that moved, with the names "
+    "in Declared.frozen.",
+    why="A backbone that should be frozen and drifts, or a part that a forgotten "
+    "requires_grad_(False) keeps from learning, both look like bad hyper-parameters.",
+    sources=("B1", "S10"),
+    needs=("run",),
+    thresholds=(EACH,),
+)
+def frozen_as_declared(context: Context) -> None:
+    subject, fitted = context.subject, watch(context.subject)
+    trace, declared = fitted.trace, subject.case.declared
+    if not steps_or_problem(context, trace):
+        return
+    moved = largest_of(trace.steps, "moved", len(trace.names))
+    drifting, undeclared = [], []
+    for name, parameter in named_parameters(fitted).items():
+        number = trace.number(parameter)
+        if frozen_by_declaration(declared, name):
+            if number is not None and moved[number] > 0:
+                drifting.append(name)
+        elif not parameter.requires_grad:
+            undeclared.append(name)
+    context.measure(drifting=drifting, undeclared=undeclared)
+    limit = context.limit("max_offenders")
+    if len(drifting) > limit:
+        context.problem(
+            f"{len(drifting)} parameters that are declared frozen move ({listed(drifting)})",
+            place=place_of_training(subject, trace),
+            next_step="call requires_grad_(False) on them and leave them out of the optimiser",
+        )
+    if len(undeclared) > limit:
+        context.problem(
+            f"{len(undeclared)} parameters are frozen and not declared so ({listed(undeclared)})",
+            place=_class_of(fitted.roots, undeclared[0]),
+            next_step="remove requires_grad_(False), or declare them: Declared(frozen=[...])",
+        )
+
+
+@check(
+    "L021",
+    "parameters-are-registered",
+    title="Every parameter that the loss depends on belongs to the model",
+    what="Walks the graph of the loss to its leaves and looks for parameters that neither the "
+    "model's parameters() nor an optimiser holds.",
+    why="Layers in a plain Python list work in forward() and are neither trained, saved nor moved "
+    "to the GPU.",
+    sources=SOURCES,
+    needs=("run",),
+    thresholds=(EACH,),
+)
+def parameters_are_registered(context: Context) -> None:
+    fitted = watch(context.subject)
+    trace = fitted.trace
+    known = {id(p) for p in named_parameters(fitted).values()}
+    known |= {id(p) for o in trace.optimizers for g in o.param_groups for p in g["params"]}
+    reached = {n for passes in trace.backward for n in passes.reached}
+    hidden = {
+        id(value): path
+        for name, module in named_modules(fitted).items()
+        for path, value in _hidden(module, name)
+    }
+    outside = [
+        hidden.get(id(trace.parameters[n]), trace.names[n])
+        for n in sorted(reached)
+        if id(trace.parameters[n]) not in known
+        and (isinstance(trace.parameters[n], nn.Parameter) or id(trace.parameters[n]) in hidden)
+    ]
+    context.measure(reached=len(reached), outside=outside)
+    if len(outside) > context.limit("max_offenders"):
+        context.problem(
+            f"the loss depends on {len(outside)} parameters that the model's parameters() don't "
+            f"hold ({listed(outside)}), limit 0",
+            place=_class_of(fitted.roots, outside[0]),
+            next_step="keep layers in nn.ModuleList or nn.ModuleDict and tensors in nn.Parameter, "
+            "as attributes of the module",
+        )
+
+
+def _hidden(module: nn.Module, path: str) -> Iterator[tuple[str, Tensor]]:
+    """Tensors with a gradient in attributes that PyTorch doesn't look into."""
+    for key, value in vars(module).items():
+        if not key.startswith("_"):
+            yield from _tensors(value, f"{path}.{key}")
+
+
+def _tensors(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor) and value.requires_grad:
+        yield path, value
+    elif isinstance(value, nn.Module):
+        for name, parameter in value.named_parameters():
+            yield f"{path}.{name}", parameter
+    elif isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            yield from _tensors(item, f"{path}[{number}]")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _tensors(item, f"{path}[{key!r}]")
+
+
+@check(
+    "L022",
+    "ties-as-declared",
+    title="Tied weights are and stay one tensor, others are not",
+    what="Compares the parameters that are one tensor, in a fresh model and behind the training, "
+    "with each other and with Declared.tied where it is given.",
+    why="A copy, a load or a re-initialisation cuts a tie in silence, and the two halves drift.",
+    sources=SOURCES,
+    needs=("model", "batch", "loop"),
+    thresholds=(Threshold(name="max_offenders", value=0, unit="groups", why="each is meant"),),
+)
+def ties_as_declared(context: Context) -> None:
+    subject = context.subject
+    fresh, trained = _ties(subject.model()), _ties(watch(subject).roots[0])
+    declared = None if subject.case.declared is None else subject.case.declared.tied
+    wanted = fresh if declared is None else {frozenset(group) for group in declared}
+    context.measure(fresh=_sorted(fresh), trained=_sorted(trained), wanted=_sorted(wanted))
+    limit = context.limit("max_offenders")
+    for groups, text in (
+        (wanted - fresh, "declared tied, but not in a fresh model"),
+        (wanted - trained, "no longer one tensor behind the training"),
+        ((fresh | trained) - wanted, "one tensor without being declared tied"),
+    ):
+        if len(groups) > limit:
+            context.problem(
+                f"{text}: {'; '.join(' = '.join(group) for group in _sorted(groups))}",
+                place=where(type(watch(subject).roots[0])),
+                next_step="assign the Parameter itself (decoder.weight = encoder.weight), and "
+                "nothing to either of them later",
+            )
+
+
+def _ties(model: nn.Module) -> set[frozenset[str]]:
+    by_tensor: dict[int, set[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        by_tensor.setdefault(id(parameter), set()).add(name)
+    return {frozenset(names) for names in by_tensor.values() if len(names) > 1}
+
+
+def _sorted(groups: set[frozenset[str]]) -> list[list[str]]:
+    return sorted(sorted(group) for group in groups)
+
+
+def _class_of(roots: list[nn.Module], name: str) -> str:
+    """file:line of the class that holds a parameter, as far down as it is the user's own."""
+    place = where(type(roots[0])) if roots else ""
+    module = roots[0] if roots else None
+    for part in name.split(".")[:-1]:
+        module = getattr(module, part, None)
+        if not isinstance(module, nn.Module):
+            break
+        if not type(module).__module__.startswith("torch."):
+            place = where(type(module))
+    return f"{place} ({name})"

@@ -1,0 +1,102 @@
+"""The watched run that the checks of the loop's mechanics read, and names in it."""
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from ris_diag.case import Declared
+from ris_diag.context import Context, Subject
+from ris_diag.measure import FIT_BATCHES, FIT_EPOCHS, Fitted, captured_output, short_fit
+from ris_diag.observer import observe
+from ris_diag.places import where
+from ris_diag.trace import Step, Trace
+
+SCRIPT_STEPS = FIT_EPOCHS * FIT_BATCHES
+
+
+def watch(subject: Subject) -> Fitted:
+    """A few epochs of the case's loop, or the first steps of its script; measured once."""
+    return short_fit(subject) if subject.case.offers("loop") else subject.once("script", _script)
+
+
+def _script(subject: Subject) -> Fitted:
+    main = subject.case.main
+    if main is None:
+        raise LookupError("neither a loop nor a script")
+    with captured_output() as (log, printed), observe(stop_after=SCRIPT_STEPS) as trace:
+        main()
+    held = {id(p) for o in trace.optimizers for g in o.param_groups for p in g["params"]}
+    roots = [
+        module
+        for module in dict.fromkeys(call.module for call in trace.calls)
+        if any(id(p) in held for p in module.parameters())
+    ]
+    return Fitted(
+        roots=roots,
+        trace=trace,
+        steps=[],
+        epochs=[],
+        planned=SCRIPT_STEPS,
+        log=log,
+        printed=printed.getvalue(),
+    )
+
+
+def place_of_training(subject: Subject, trace: Trace) -> str:
+    """Where the first step was taken, else where the training is defined."""
+    door = subject.case.fit or subject.case.step or subject.case.main or subject.case.loss
+    return trace.step_place or where(door)
+
+
+def steps_or_problem(context: Context, trace: Trace) -> bool:
+    """Whether optimiser steps were seen; a check that reads them can't pass without any."""
+    if not trace.steps:
+        context.problem(
+            "no optimiser step was seen",
+            place=place_of_training(context.subject, trace),
+            next_step="run L009: it counts steps and backward passes",
+        )
+    return bool(trace.steps)
+
+
+def named_parameters(fitted: Fitted) -> dict[str, nn.Parameter]:
+    """Parameters of the trained modules by name, tied ones once."""
+    found: dict[str, nn.Parameter] = {}
+    for prefix, root in _prefixed(fitted.roots):
+        for name, parameter in root.named_parameters():
+            found[prefix + name] = parameter
+    return found
+
+
+def named_modules(fitted: Fitted) -> dict[str, nn.Module]:
+    """The trained modules and all that they hold, by name."""
+    found: dict[str, nn.Module] = {}
+    for prefix, root in _prefixed(fitted.roots):
+        for name, module in root.named_modules():
+            found[prefix + name or type(root).__name__] = module
+    return found
+
+
+def _prefixed(roots: list[nn.Module]) -> Iterator[tuple[str, nn.Module]]:
+    for root in roots:
+        yield ("" if len(roots) == 1 else f"{type(root).__name__}.", root)
+
+
+def frozen_by_declaration(declared: Declared | None, name: str) -> bool:
+    """Whether a parameter's name fits one of the declared patterns."""
+    patterns = () if declared is None else declared.frozen
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def largest_of(steps: list[Step], values: str, count: int) -> Tensor:
+    """The largest of a step's values ("gradients", "moved", "weights") by parameter, float64 [P].
+
+    -1 for parameters that no optimiser holds.
+    """
+    largest = torch.full((count,), -1.0, dtype=torch.float64)
+    for step in steps:
+        held: Tensor = getattr(step, values)
+        largest[step.numbers] = torch.maximum(largest[step.numbers], held)
+    return largest
