@@ -93,6 +93,7 @@ class Declared:
         frozen: patterns of the names of parameters that must not move, as in "backbone.*".
         tied: groups of names of parameters that are one tensor; None declares nothing.
         accumulation: backward passes for one optimiser step.
+        floor: loss of a perfect prediction.
         beta_start, beta_final, warmup_share, beta_jitter: of the blend schedule.
     """
 
@@ -101,6 +102,7 @@ class Declared:
     frozen: Sequence[str] = ()
     tied: Sequence[Sequence[str]] | None = None
     accumulation: int = 1
+    floor: float = 0.0
     beta_start: float = 0.0
     beta_final: float = 0.30
     warmup_share: float = 0.2

@@ -252,6 +252,23 @@ def mean_distance(subject: Subject, estimate: Tensor, batch: Batch) -> float:
     return float(subject.distance(estimate, subject.covariance.truth(batch)).mean())
 
 
+def trace_n(R: Tensor) -> Tensor:
+    """Scaled to trace N: complex [B, N, N]."""
+    trace = R.diagonal(dim1=-2, dim2=-1).real.sum(-1)
+    return R * (R.shape[-1] / trace)[..., None, None]
+
+
+def mean_nmse(subject: Subject, model: nn.Module, batches: Iterable[Batch]) -> float:
+    """Mean NMSE(R_pred), scaled to trace N, in eval mode."""
+    model.eval()
+    with torch.no_grad():
+        values = [
+            mean_distance(subject, trace_n(subject.covariance.predict(model, batch)), batch)
+            for batch in batches
+        ]
+    return statistics.fmean(values)
+
+
 def short_fit(subject: Subject, path: str | None = None) -> Fitted:
     """A few epochs of a few batches through one path of the loop, measured once."""
 

@@ -19,6 +19,7 @@ from ris_diag.measure import (
 )
 from ris_diag.places import where
 
+BETAS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99, 1.0)
 BETA_ONE = 1.0
 AUXILIARY_SHARE = 0.2
 ROUNDING = Threshold(
@@ -199,6 +200,55 @@ def beta_one_keeps_gradient(context: Context) -> None:
             f"({listed(still) or 'none is reached at beta = 0 either'}), limit 0",
             place=place,
             next_step="let the auxiliary term carry the training where the main term can't",
+        )
+
+
+@check(
+    "L029",
+    "gradient-over-the-beta-range",
+    title="The network gets a gradient at every blend weight",
+    what="Computes the training loss at beta from 0 to 1 and looks at the gradient of every "
+    "parameter that is reached at beta = 0.",
+    why="The share of the blended term falls with (1 - beta)^2; a jitter or a search can carry "
+    "beta to where nothing is left of it.",
+    sources=("B1", "S1", "S5"),
+    needs=("model", "batch", "covariance", "declared"),
+    thresholds=(
+        Threshold(
+            name="min_share",
+            value=1e-6,
+            unit="of the gradient norm at beta = 0",
+            why="the auxiliary term alone keeps a share near its weight, 0.05",
+        ),
+    ),
+)
+def gradient_over_the_beta_range(context: Context) -> None:
+    subject, limit = context.subject, context.limit("min_share")
+    model = nudged_model(subject).train()
+    batch = subject.batch("train", LITMUS_BATCH)
+    by_beta = {
+        beta: gradient_norms(model, _loss_at(subject, model, batch, beta).total) for beta in BETAS
+    }
+    first = by_beta[0.0]
+    shares = {
+        beta: math.hypot(*norms.values()) / (math.hypot(*first.values()) or math.nan)
+        for beta, norms in by_beta.items()
+    }
+    context.measure(shares={f"{beta:g}": share for beta, share in shares.items()})
+    cut = {
+        beta: [name for name, norm in norms.items() if first[name] > 0 and not norm > 0]
+        for beta, norms in by_beta.items()
+    }
+    off = [
+        f"beta={beta:g}: {share:.1e} of it, {len(cut[beta])} of {len(first)} parameters without"
+        for beta, share in shares.items()
+        if cut[beta] or not share >= limit
+    ]
+    if off:
+        context.problem(
+            f"the gradient vanishes along the range of beta ({'; '.join(off)}; limit {limit:g})",
+            place=where(subject.covariance.loss),
+            next_step="keep the auxiliary term on R_pred itself, and the blend attached",
         )
 
 

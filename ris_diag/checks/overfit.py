@@ -5,90 +5,24 @@ from collections.abc import Iterable, Sized
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
 
 from ris_diag.case import Batch, Losses, Plan
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context, DeviceBatches, Subject
-from ris_diag.measure import Fitted, listed, mean_and_error, mean_distance, run_fit
+from ris_diag.measure import (
+    Fitted,
+    listed,
+    mean_and_error,
+    mean_nmse,
+    run_fit,
+    trace_n,
+)
 from ris_diag.places import where
 
-MEMORISE_SCENES = 16
-MEMORISE_EPOCHS = 200
 EPOCHS = 30
 VALIDATION_BATCH = 64
 VALIDATION_BATCHES = 4
 EXCELLENT, MARGINAL = 0.5, 1.0
-
-
-@check(
-    "O001",
-    "memorises",
-    title="The network memorises 16 fixed scenes down to the predicted floor",
-    what="Trains 200 epochs on one fixed batch of 16 scenes with beta held at 0, so that nothing "
-    "stands beside the prediction, and compares NMSE(R_pred) with the floor: the loss with the "
-    "truth in place of the prediction.",
-    why="Whether the wiring works and the capacity is there is another question than whether it "
-    "generalises; a loss that can't reach its floor here never will.",
-    sources=("S7", "B6"),
-    needs=("model", "batch", "loss", "loop", "distance", "covariance", "declared"),
-    thresholds=(
-        Threshold(
-            name="max_nmse",
-            value=0.02,
-            unit="mean NMSE(R_pred) above the floor",
-            why="a tenth of NMSE(R_samp); a network that only shrinks the sample covariance stays "
-            "above 0.1",
-        ),
-    ),
-)
-def memorises(context: Context) -> None:
-    subject, limit = context.subject, context.limit("max_nmse")
-    covariance = subject.covariance
-    model, batch = subject.model(), subject.batch("train", MEMORISE_SCENES)
-    truth, sample = covariance.truth(batch), covariance.sample(batch)
-    criterion = covariance.criterion(subject.declared.weights).eval()
-    floor = float(covariance.loss(criterion, truth, sample, truth, 0.0).total)
-    before = _evaluate(subject, model, [batch])
-    with subject.progress("memorising", MEMORISE_EPOCHS) as advance:
-
-        def on_step(epoch: int, losses: Losses) -> None:
-            advance(f"loss {float(losses.total.detach()):.4f}")
-
-        plan = Plan(epochs=MEMORISE_EPOCHS, train=[batch], on_step=on_step, beta=0.0)
-        fitted = run_fit(subject, subject.fit, model, plan, planned=MEMORISE_EPOCHS)
-    after = _evaluate(subject, model, [batch])
-    reached = fitted.trace.losses[-1] if fitted.trace.backward else math.nan
-    context.measure(
-        nmse_first=before,
-        nmse_last=after,
-        loss_last=reached,
-        loss_floor=floor,
-        scenes=MEMORISE_SCENES,
-    )
-    context.say(
-        f"Memorising {MEMORISE_SCENES} scenes, beta 0: NMSE(R_pred) {before:.4f} -> {after:.4f}, "
-        f"loss {reached:.4f}, floor {floor:.4f}"
-    )
-    if floor > limit:
-        context.problem(
-            f"the loss of the truth itself is {floor:.4f} (limit {limit:g}): no network can reach "
-            "a lower one",
-            place=where(covariance.loss),
-            next_step="mend the loss: with the prediction equal to the truth it must be 0 at "
-            "beta 0",
-        )
-    elif not after <= limit + floor:
-        learns = after < 0.8 * before
-        context.problem(
-            f"NMSE(R_pred) on {MEMORISE_SCENES} fixed scenes went from {before:.4f} to {after:.4f} "
-            f"in {MEMORISE_EPOCHS} epochs, limit {limit:g} above the floor {floor:.4f}: "
-            + ("it learns, but can't represent them" if learns else "it does not learn"),
-            place=where(subject.case.model if learns else subject.fit),
-            next_step="give the network more capacity, or look what its output can't express"
-            if learns
-            else "run the litmus family first: it names what keeps the weights from moving",
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +53,7 @@ def _generalise(subject: Subject) -> Generalised:
     validation = [
         subject.batch("validation", VALIDATION_BATCH, offset=k) for k in range(VALIDATION_BATCHES)
     ]
-    first = _evaluate(subject, model, validation)
+    first = mean_nmse(subject, model, validation)
     steps = EPOCHS * _length(loader)
     with subject.progress("overfit", steps) as advance:
 
@@ -142,7 +76,7 @@ def _generalise(subject: Subject) -> Generalised:
                 "blend floor": covariance.blend(covariance.truth(batch), sample, beta),
             }
             for name, estimate in estimates.items():
-                values = subject.distance(_trace_n(estimate), covariance.truth(batch))
+                values = subject.distance(trace_n(estimate), covariance.truth(batch))
                 per_scene.setdefault(name, []).extend(values.tolist())
     return Generalised(fitted=fitted, first=first, per_scene=per_scene, beta=beta)
 
@@ -314,22 +248,6 @@ def estimator_table(means: dict[str, tuple[float, float]], beta: float) -> list[
         for name, (mean, error) in means.items()
     ]
     return [header, *rows]
-
-
-def _evaluate(subject: Subject, model: nn.Module, batches: Iterable[Batch]) -> float:
-    """Mean NMSE(R_pred), scaled to trace N, in eval mode."""
-    model.eval()
-    with torch.no_grad():
-        values = [
-            mean_distance(subject, _trace_n(subject.covariance.predict(model, batch)), batch)
-            for batch in batches
-        ]
-    return math.fsum(values) / len(values)
-
-
-def _trace_n(R: Tensor) -> Tensor:
-    trace = R.diagonal(dim1=-2, dim2=-1).real.sum(-1)
-    return R * (R.shape[-1] / trace)[..., None, None]
 
 
 def _length(loader: Iterable[Batch]) -> int:

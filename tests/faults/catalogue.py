@@ -212,6 +212,17 @@ def blend_is_detached() -> Case:
     return loss_with(detached)
 
 
+@fault("L029", "L006", says="beta=1: 0.0e+00 of it, 12 of 12 parameters without")
+def nothing_is_left_at_large_beta() -> Case:
+    def loss(
+        criterion: nn.Module, R_pred: Tensor, R_samp: Tensor, R_true: Tensor, beta: float
+    ) -> Losses:
+        losses = criterion_losses(criterion, R_pred, R_samp, R_true, beta)
+        return replace(losses, total=(1 - beta) * losses.total)
+
+    return with_covariance(loss=loss)
+
+
 @fault("L003", says="term cov_pred: 12 of 12 parameters get no gradient")
 def auxiliary_term_is_detached() -> Case:
     return loss_with(lambda value: with_total(value._replace(cov_pred=value.cov_pred.detach())))

@@ -309,10 +309,11 @@ def weights_are_put_back() -> Case:
 @fault("L015", says="2 of 6 parameters with a gradient don't move")
 def one_group_without_learning_rate() -> Case:
     def optimizer(model: nn.Module) -> torch.optim.Optimizer:
-        named: dict[str, Any] = dict(model.named_parameters())
+        named = dict(model.named_parameters())
         last = [named.pop("last.weight"), named.pop("last.bias")]
         rest = list(named.values())
-        return torch.optim.Adam([{"params": last, "lr": 0.0}, {"params": rest}])
+        groups: list[dict[str, Any]] = [{"params": last, "lr": 0.0}, {"params": rest}]
+        return torch.optim.Adam(groups)
 
     return looped(optimizer=optimizer)
 
@@ -494,3 +495,22 @@ def all_zero() -> Case:
         return classifier
 
     return built(model)
+
+
+@fault("O001", says="it learns, but not all of it")
+def too_small_to_memorise() -> Case:
+    class Narrow(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(FEATURES, 1), nn.Linear(1, CLASSES)
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.last(self.first(x))
+            return logits
+
+    return built(Narrow)
+
+
+@fault("O001", "L015", says="it does not learn")
+def memorises_nothing() -> Case:
+    return looped(optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=0.0))

@@ -1,5 +1,6 @@
 """A check gets along with the parts of the case that it says it needs, and no others."""
 
+import re
 from dataclasses import fields, replace
 from typing import Any
 
@@ -11,7 +12,12 @@ from tests.faults.healthy import small
 
 OPTIONAL = ("model", "batch", "loss", "fit", "loader", "distance", "covariance", "declared")
 # What a check may need by another name to the part of the reference that gives it.
-GIVES = {"fit": {"loop", "run"}, "model": {"run"}, "batch": {"run"}}
+GIVES = {
+    "fit": {"loop", "run"},
+    "model": {"run"},
+    "batch": {"run"},
+    "covariance": {"prediction"},
+}
 
 
 def needed(check: Check, part: str) -> bool:
@@ -36,7 +42,7 @@ def test_a_check_skips_without_a_part_it_needs(check: Check, part: str) -> None:
     without: dict[str, Any] = {part: None}
     result = ris_diag.run(replace(small(), **without), select=check.id)[check.id]
     assert result.status == "skip"
-    assert f"Case.{part}" in result.cause or "Case.fit" in result.cause
+    assert re.search(rf"Case.({part}|fit|predict)\b", result.cause)
 
 
 def test_the_optional_parts_are_those_of_a_case() -> None:
