@@ -30,9 +30,9 @@ lint: setup
 test-wheel: setup
 	$(PY) tests/wheel.py
 
-# The NMSE kernel against its baseline and the memory limit; keeps JSON under .benchmarks/.
+# The NMSE kernel against its baseline and the memory limit, the cost of watching; keeps JSON.
 bench: setup
-	$(PY) -m pytest tests/bench/bench_nmse.py -q -p no:randomly -p no:xdist --benchmark-only \
+	$(PY) -m pytest tests/bench/bench_nmse.py tests/bench/bench_observer.py -q -s -p no:randomly -p no:xdist --benchmark-only \
 		--benchmark-autosave --benchmark-columns=median $(BENCH)
 
 docs: setup

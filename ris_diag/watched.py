@@ -1,14 +1,25 @@
 """The watched run that the checks of the loop's mechanics read, and names in it."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
 
-from ris_diag.case import Declared
+from ris_diag.case import Declared, Plan
 from ris_diag.context import Context, Subject
-from ris_diag.measure import FIT_BATCHES, FIT_EPOCHS, Fitted, captured_output, short_fit
+from ris_diag.cuts import Cut, Cuts
+from ris_diag.errors import CaseError
+from ris_diag.measure import (
+    FIT_BATCHES,
+    FIT_EPOCHS,
+    LITMUS_BATCH,
+    Fitted,
+    captured_output,
+    run_fit,
+    short_fit,
+)
 from ris_diag.observer import observe
 from ris_diag.places import where
 from ris_diag.trace import Step, Trace
@@ -42,6 +53,27 @@ def _script(subject: Subject) -> Fitted:
         log=log,
         printed=printed.getvalue(),
     )
+
+
+def cut_in_front_of(subject: Subject, names: list[str]) -> Cut | None:
+    """Where the graph from these parameters to the loss is cut, seen in one more step.
+
+    Args:
+        names: of parameters of the case's model that got no gradient.
+    """
+    if not subject.case.offers("loop"):
+        return None
+    model, found = subject.model(), Cuts()
+    unreached = {id(p) for name, p in model.named_parameters() if name in names}
+    with found, suppress(CaseError):
+        run_fit(
+            subject,
+            subject.fit,
+            model,
+            Plan(epochs=1, train=[subject.batch("train", LITMUS_BATCH)]),
+            planned=1,
+        )
+    return next((cut for cut in found.found if cut.behind & unreached), None)
 
 
 def place_of_training(subject: Subject, trace: Trace) -> str:

@@ -11,6 +11,7 @@ from ris_diag.context import Context
 from ris_diag.measure import listed
 from ris_diag.places import where
 from ris_diag.watched import (
+    cut_in_front_of,
     frozen_by_declaration,
     largest_of,
     named_modules,
@@ -107,12 +108,15 @@ def parameters_get_gradient(context: Context) -> None:
     context.measure(trainable=len(trainable), none=none, zero=zero)
     limit = context.limit("max_offenders")
     if len(none) > limit:
+        cut = cut_in_front_of(subject, none)
         context.problem(
             f"{len(none)} of {len(trainable)} trainable parameters get no gradient "
-            f"({listed(none)}), limit {limit:g}",
-            place=_class_of(fitted.roots, none[0]),
-            next_step="look for detach(), .data, .item(), .numpy(), argmax or no_grad() between "
-            "these and the loss, and for modules that forward() never calls",
+            f"({listed(none)}), limit {limit:g}" + (f"; cut by {cut.operation}" if cut else ""),
+            place=cut.place if cut and cut.place else _class_of(fitted.roots, none[0]),
+            next_step="take the cut out, or freeze what is behind it: Declared(frozen=[...])"
+            if cut
+            else "look for modules that forward() never calls, and for parameters that were "
+            "replaced behind the optimiser's back",
         )
     if len(zero) > limit:
         context.problem(

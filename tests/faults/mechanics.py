@@ -279,7 +279,7 @@ def parameters_held_twice() -> Case:
     return replace(PLAIN, fit=Twice())
 
 
-@fault("L014", says="4 of 6 trainable parameters get no gradient (first.weight")
+@fault("L014", says="cut by detach()\n  Place: tests/faults/mechanics.py:")
 def features_are_detached() -> Case:
     class Detached(Classifier):
         def features(self, x: Tensor) -> Tensor:
@@ -514,3 +514,36 @@ def too_small_to_memorise() -> Case:
 @fault("O001", "L015", says="it does not learn")
 def memorises_nothing() -> Case:
     return looped(optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=0.0))
+
+
+def cut_by(cut: Callable[[Tensor], Tensor]) -> Case:
+    class Cut(Classifier):
+        def features(self, x: Tensor) -> Tensor:
+            return cut(super().features(x))
+
+    return built(Cut)
+
+
+@fault("L014", says="cut by .data\n  Place: tests/faults/mechanics.py:")
+def features_by_data() -> Case:
+    return cut_by(lambda hidden: hidden.data)
+
+
+@fault("L014", says="cut by tolist()\n  Place: tests/faults/mechanics.py:")
+def features_through_lists() -> Case:
+    return cut_by(lambda hidden: torch.tensor(hidden.tolist()))
+
+
+@fault("L014", says="under no_grad\n  Place: tests/faults/mechanics.py:")
+def features_under_no_grad() -> Case:
+    class Frozen(Classifier):
+        def features(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                return super().features(x)
+
+    return built(Frozen)
+
+
+@fault("L014", says="cut by argmax()\n  Place: tests/faults/mechanics.py:")
+def features_by_choice() -> Case:
+    return cut_by(lambda hidden: nn.functional.one_hot(hidden.argmax(1), WIDTH).float())
