@@ -22,9 +22,9 @@ OPTIONS = (
         flag="--ris-case",
         ini="ris_case",
         kind="text",
-        metavar="PKG.MOD:FACTORY",
-        help="the training under test (default: the ris_case fixture, then [tool.ris-diag] case "
-        "in pyproject.toml)",
+        metavar="PKG.MOD:FACTORY|FILE.py",
+        help="the training under test: a case, or a script as it stands, train.py or pkg.mod:main "
+        "(default: the ris_case fixture, then [tool.ris-diag] case in pyproject.toml)",
     ),
     Option(flag="--gpu", ini="ris_gpu", kind="switch", help="run the checks on CUDA"),
     Option(

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_ris.cases import MARK, parametrize
 from pytest_ris.options import add_options
 from pytest_ris.session import (
     KEY,
     PROPERTY,
     RisSession,
     Run,
-    outcome,
     plain_failures,
     usage_errors,
 )
@@ -50,6 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the markers, refuse wrong options."""
     for family in FAMILIES:
         config.addinivalue_line("markers", f"{family.name}: {family.text}")
+    config.addinivalue_line("markers", f"{MARK}(cases): set by parametrize_with_checks")
     ris = config.stash[KEY] = RisSession(config)
     ris.validate()
     if not hasattr(config, "workerinput"):
@@ -58,32 +59,45 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test a check, marked with its family, for every test that asks for `ris_check`."""
+    ris = metafunc.config.stash[KEY]
+    try:
+        parametrize(metafunc, ris)
+    except pytest.UsageError as error:
+        ris.refusals.append(str(error))
     if "ris_check" not in metafunc.fixturenames:
         return
     params = [
         pytest.param(
             check.id, id=f"{check.id}-{check.slug}", marks=getattr(pytest.mark, check.family)
         )
-        for check in metafunc.config.stash[KEY].checks()
+        for check in ris.checks()
     ]
     metafunc.parametrize("ris_check", params, indirect=True, scope="session")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Refuse a run whose checks have no case, before the first test."""
+    """Refuse a run whose checks have no case or an unfit one, before the first test."""
     config = session.config
-    if config.option.collectonly or not any(_needs_target(item) for item in session.items):
-        return
+    ris = config.stash[KEY]
     try:
-        with usage_errors():
-            config.stash[KEY].case_by_target()
+        if ris.refusals:
+            raise pytest.UsageError("\n".join(ris.refusals))
+        if not config.option.collectonly and any(_needs_target(item) for item in session.items):
+            with usage_errors():
+                ris.case_by_target()
     except pytest.UsageError as error:
         if not hasattr(config, "workeroutput"):
             raise
         # A worker of xdist can't refuse a run: it tells the controller, which does.
         config.workeroutput[REFUSAL] = str(error)
         session.items.clear()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Remember whose results come next."""
+    item.config.stash[KEY].item = item
 
 
 def _needs_target(item: pytest.Item) -> bool:
@@ -119,16 +133,11 @@ def ris_runner(pytestconfig: pytest.Config, ris_case: "Case") -> "Runner":
 
 
 @pytest.fixture
-def ris_run(request: pytest.FixtureRequest, ris_runner: "Runner") -> Run:
+def ris_run(pytestconfig: pytest.Config, ris_runner: "Runner") -> Run:
     """Function that runs a check by ID or slug: returns its result, fails or skips the test."""
 
     def run(check: str) -> Any:
-        with plain_failures():
-            result = ris_runner.run_check(check)
-        record = {"case": ris_runner.subject.case.name, "result": result.to_json()}
-        request.node.user_properties.append((PROPERTY, record))
-        outcome(result)
-        return result
+        return pytestconfig.stash[KEY].run(check, lambda: ris_runner)
 
     return run
 
@@ -157,7 +166,7 @@ class Collector:
         if self.ris.records:
             from pytest_ris.terminal import write_summary
 
-            write_summary(terminalreporter, self.ris.results())
+            write_summary(terminalreporter, self.ris.results_by_case())
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:

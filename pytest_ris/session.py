@@ -1,7 +1,9 @@
 """The case, the runners and the results of one pytest session."""
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +27,11 @@ class RisSession:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.records: list[dict[str, Any]] = []
+        self.refusals: list[str] = []
+        self.item: pytest.Item | None = None
         self._runners: dict[int, Runner] = {}
         self._loaded: Case | None = None
+        self._made: dict[Callable[[], Case], Case] = {}
 
     @property
     def device(self) -> str:
@@ -101,13 +106,73 @@ class RisSession:
             )
         return self._runners[id(case)]
 
-    def results(self) -> list["Result"]:
-        """Results by family and number, in whatever order the tests ran."""
+    def case_of(self, given: "Case | Callable[[], Case]") -> "Case":
+        """A case, or what a function gives as one; a function is called once.
+
+        Raises:
+            CaseError: neither, or the function raises.
+        """
+        from ris_diag.case import Case
+        from ris_diag.errors import CaseError
+
+        if isinstance(given, Case):
+            return given
+        if not callable(given):
+            raise CaseError(
+                f"expected a ris_diag.Case or a function that gives one, not "
+                f"{type(given).__name__}: {given!r:.80}"
+            )
+        if given not in self._made:
+            name = getattr(given, "__qualname__", repr(given))
+            try:
+                made = given()
+            except CaseError:
+                raise
+            except (Exception, SystemExit) as error:
+                raise CaseError(f"{name}() raised {type(error).__name__}: {error}") from error
+            if not isinstance(made, Case):
+                raise CaseError(
+                    f"{name}() returned {type(made).__name__} ({made!r:.60}), not a ris_diag.Case"
+                )
+            self._made[given] = made
+        return self._made[given]
+
+    def run(
+        self, check: str, runner_of: "Callable[[], Runner]", *, by_test: bool = False
+    ) -> "Result":
+        """Run a check for the test at work: records its result, fails or skips the test.
+
+        Args:
+            by_test: whether running this test again runs this check again, and no other.
+        """
+        with plain_failures():
+            runner = runner_of()
+            result = runner.run_check(check)
+        if self.item is not None:
+            if by_test and result.reproduce:
+                result = replace(result, reproduce=self._rerun(self.item))
+            record = {"case": runner.subject.case.name, "result": result.to_json()}
+            self.item.user_properties.append((PROPERTY, record))
+        outcome(result)
+        return result
+
+    def _rerun(self, item: pytest.Item) -> str:
+        """The command that runs a test again."""
+        test = shlex.quote(item.nodeid)
+        gpu = "" if self.device == "cpu" else " --gpu"
+        return f"pytest {test} --ris-seed {seed_of(self.config)}{gpu}"
+
+    def results_by_case(self) -> dict[str, list["Result"]]:
+        """Results by case, family and number, in whatever order the tests ran."""
         from ris_diag.result import Result
 
         order = [family.letter for family in FAMILIES]
-        results = [Result(**record["result"]) for record in self.records]
-        return sorted(results, key=lambda result: (order.index(result.id[0]), result.id))
+        found: dict[str, list[Result]] = {case: [] for case in sorted(map(_case, self.records))}
+        for record in self.records:
+            found[_case(record)].append(Result(**record["result"]))
+        for results in found.values():
+            results.sort(key=lambda result: (order.index(result.id[0]), result.id))
+        return found
 
     def write_json(self, complete: bool) -> None:
         """Write the results to the file of --ris-json, if it was given.
@@ -124,17 +189,21 @@ class RisSession:
         from ris_diag.result import Report, write_json
         from ris_diag.runner import versions
 
-        names = dict.fromkeys(record["case"] for record in self.records)
+        by_case = self.results_by_case()
         report = Report(
-            case=", ".join(names),
+            case=", ".join(by_case),
             device=self.device,
             seed=seed_of(self.config),
             versions=versions(),
-            results=self.results(),
+            results=[result for results in by_case.values() for result in results],
             complete=complete,
         )
+        content = report.to_json()
+        names = [name for name, results in by_case.items() for _ in results]
+        for entry, name in zip(content["results"], names, strict=True):
+            entry["case"] = name
         try:
-            write_json(path, report.to_json())
+            write_json(path, content)
         except OSError as error:
             raise pytest.UsageError(f"--ris-json {path}: {error.strerror}") from error
 
@@ -143,14 +212,20 @@ KEY = pytest.StashKey[RisSession]()
 
 
 @contextmanager
-def usage_errors() -> Iterator[None]:
-    """Turns the toolkit's errors into one line and exit code 4."""
+def usage_errors(place: str = "") -> Iterator[None]:
+    """Turns the toolkit's errors into one line, which begins with `place`, and exit code 4."""
     from ris_diag.errors import RisDiagError
 
     try:
         yield
     except RisDiagError as error:
-        raise pytest.UsageError(str(error)) from error
+        raise pytest.UsageError(f"{place}: {error}" if place else str(error)) from error
+
+
+def _case(record: dict[str, Any]) -> str:
+    """Name of the case of a record."""
+    name: str = record["case"]
+    return name
 
 
 @contextmanager

@@ -35,13 +35,26 @@ def progress_for(config: pytest.Config) -> "ProgressFactory":
     return progress
 
 
-def write_summary(reporter: pytest.TerminalReporter, results: list["Result"]) -> None:
-    """The section of the summary: what a person reads first; results in the order to show."""
+def write_summary(reporter: pytest.TerminalReporter, cases: dict[str, list["Result"]]) -> None:
+    """The section of the summary: what a person reads first.
+
+    Args:
+        cases: name of a case to its results, in the order to show.
+    """
+    reporter.write_sep("=", "ris-diag")
+    for name, results in cases.items():
+        _write_case(reporter, name if len(cases) > 1 else "", results)
+
+
+def _write_case(reporter: pytest.TerminalReporter, name: str, results: list["Result"]) -> None:
+    """Lines and verdict of one case; its name where it isn't alone."""
     from ris_diag.gate import READY, reasons_against
     from ris_diag.render import result_line
 
-    reporter.write_sep("=", "ris-diag")
+    said = f"{name}: " if name else ""
     if reporter.config.get_verbosity() >= 0:
+        if name:
+            reporter.write_line(f"case {name}", bold=True)
         for result in results:
             reporter.write_line(result_line(result), **MARKUP.get(result.status, FAILED))
             for line in result.lines:
@@ -49,9 +62,9 @@ def write_summary(reporter: pytest.TerminalReporter, results: list["Result"]) ->
     reasons = reasons_against(results)
     counts = Counter("xfail" if result.expected else result.status for result in results)
     if not reasons:
-        reporter.write_line(READY, green=True, bold=True)
+        reporter.write_line(f"{said}{READY}", green=True, bold=True)
     elif counts["fail"] or counts["error"]:
-        reporter.write_line(f"NOT READY: {'; '.join(reasons)}", **FAILED)
+        reporter.write_line(f"{said}NOT READY: {'; '.join(reasons)}", **FAILED)
     else:
         shown = ", ".join(f"{number} {status}" for status, number in counts.items())
-        reporter.write_line(f"{shown}; no verdict: {'; '.join(reasons)}")
+        reporter.write_line(f"{said}{shown}; no verdict: {'; '.join(reasons)}")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from ris_diag.graph import leaves
+from ris_diag.graph import leaves, tensors_in
 from ris_diag.places import calling_place
 
 
@@ -38,12 +38,12 @@ class Cuts(TorchFunctionMode):
     ) -> Any:
         """Call the function; note it where the graph ends in it."""
         result = func(*args, **(kwargs or {}))
-        inputs = [a for a in _tensors((args, kwargs or {})) if a.requires_grad]
+        inputs = [a for a in tensors_in((args, kwargs or {})) if a.requires_grad]
         name = _name(func)
         if inputs and name in LEAVING | {"detach", "data"}:
             self._note(f"{name}()" if name != "data" else ".data", inputs)
         elif inputs and name not in ASKING:
-            outputs = [t for t in _tensors(result) if t.is_floating_point() or t.is_complex()]
+            outputs = [t for t in tensors_in(result) if t.is_floating_point() or t.is_complex()]
             if outputs and not any(t.requires_grad for t in outputs):
                 enabled = torch.is_grad_enabled()
                 self._note(f"{name}()" + ("" if enabled else " under no_grad"), inputs)
@@ -65,13 +65,3 @@ ASKING = frozenset({"requires_grad", "grad", "grad_fn", "backward", "requires_gr
 def _name(func: Callable[..., Any]) -> str:
     name = getattr(func, "__name__", str(func))
     return getattr(getattr(func, "__self__", None), "__name__", name) if name == "__get__" else name
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, dict):
-        return [t for item in value.values() for t in _tensors(item)]
-    if isinstance(value, list | tuple):
-        return [t for item in value for t in _tensors(item)]
-    return []

@@ -1,9 +1,20 @@
-"""The autograd graph behind a loss."""
+"""The autograd graph behind a loss, and the tensors in a structure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """The tensors in tuples, lists and mappings, whatever they nest."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        return [t for item in value.values() for t in tensors_in(item)]
+    if isinstance(value, list | tuple):
+        return [t for item in value for t in tensors_in(item)]
+    return []
 
 
 def leaves(loss: Tensor) -> Iterator[Tensor]:

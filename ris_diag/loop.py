@@ -83,11 +83,11 @@ class _Loop:
         if self.case.loss is None:
             return None
         model.eval()
-        with torch.no_grad():
-            values = [
-                float(as_losses(self.case.loss(model, batch, progress), self.place).total)
-                for batch in plan.validation
-            ]
+        # Not under no_grad: a loss may need derivatives of its own.
+        values = [
+            float(as_losses(self.case.loss(model, batch, progress), self.place).total.detach())
+            for batch in plan.validation
+        ]
         return sum(values) / len(values) if values else None
 
 

@@ -35,6 +35,7 @@ class Fitted:
 
     Attributes:
         roots: the modules that were trained: the case's model, or those that a script called.
+        ties, alike: of the model at the end, see `ties` and `alike`.
         steps: (epoch, losses) of every training step, detached.
         planned: optimiser steps that the plan asks for.
         log, printed: what the loop logged and printed.
@@ -42,6 +43,8 @@ class Fitted:
 
     roots: list[nn.Module]
     trace: Trace
+    ties: set[frozenset[str]]
+    alike: set[str]
     steps: list["Step"]
     epochs: list[Epoch]
     planned: int
@@ -62,6 +65,26 @@ class Step:
     total: float
     weights: Mapping[str, float | None]
     beta: float | None
+
+
+def ties(model: nn.Module) -> set[frozenset[str]]:
+    """Groups of names that are one parameter."""
+    by_tensor: dict[int, set[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        by_tensor.setdefault(id(parameter), set()).add(name)
+    return {frozenset(names) for names in by_tensor.values() if len(names) > 1}
+
+
+def alike(model: nn.Module) -> set[str]:
+    """Names of trainable weight matrices of which all rows are equal."""
+    return {
+        name
+        for name, p in model.named_parameters()
+        if p.requires_grad
+        and p.ndim > 1
+        and len(p) > 1
+        and not (p.detach() != p.detach()[:1]).any()
+    }
 
 
 def effective_weights(losses: Losses) -> dict[str, float | None]:
@@ -128,6 +151,8 @@ def run_fit(
     return Fitted(
         roots=[model],
         trace=trace,
+        ties=ties(model),
+        alike=alike(model),
         steps=steps,
         epochs=epochs,
         planned=planned,
@@ -232,17 +257,18 @@ def _run_litmus(subject: Subject) -> Litmus:
     return Litmus(fitted=fitted, equal_beta=(before[0], after[0]), prediction=prediction)
 
 
-@torch.no_grad()
 def judged_at_equal_beta(
     subject: Subject, model: nn.Module, batch: Batch
 ) -> tuple[float, float | None]:
     """(total loss at the beta of the last litmus step, NMSE(R_pred)) in eval mode."""
     model.eval()
     progress = Progress(epoch=LITMUS_STEPS, epochs=LITMUS_EPOCHS)
-    total = float(subject.loss(model, batch, progress).total)
+    # Not under no_grad: a loss may need derivatives of its own.
+    total = float(subject.loss(model, batch, progress).total.detach())
     prediction = None
     if subject.case.offers("covariance") and subject.case.offers("distance"):
-        prediction = mean_distance(subject, subject.covariance.predict(model, batch), batch)
+        with torch.no_grad():
+            prediction = mean_distance(subject, subject.covariance.predict(model, batch), batch)
     model.train()
     return total, prediction
 

@@ -4,6 +4,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -21,7 +22,7 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from ris_diag.graph import leaves
+from ris_diag.graph import leaves, tensors_in
 from ris_diag.places import calling_place
 from ris_diag.trace import Backward, Call, Step, Trace, Usage
 
@@ -43,7 +44,9 @@ class Served:
         try:
             for batch in self.batches:
                 self.trace.phase = self.phase
-                self.trace.batches += self.phase == "train"
+                if self.phase == "train":
+                    self.trace.batches += 1
+                    self.trace.served.append(frozenset(map(hash_of, tensors_in(batch))))
                 yield batch
         finally:
             self.trace.phase = before
@@ -89,6 +92,8 @@ def observe(model: nn.Module | None = None, *, stop_after: int | None = None) ->
         except TrainingStopped:
             if stop_after is None:
                 raise
+        finally:
+            watch.finish()
 
 
 NOTED = (
@@ -114,6 +119,7 @@ class _Watch:
         self._hash: int | None = None
         self._in_step = False
         self._raw: Tensor | None = None
+        self._left: Tensor | None = None
         self._scales: dict[int, float] = {}
         self._cleared: dict[int, bool] = {}
         self._before: tuple[list[int], Tensor, Tensor, list[Tensor]] | None = None
@@ -151,7 +157,11 @@ class _Watch:
             for number, optimizer in enumerate(self.trace.optimizers):
                 held = [self._number[id(p)] for p in _parameters(optimizer)]
                 self._cleared[number] |= bool((before[held] <= 0).all())
-            original(tensors, *args, **kwargs)
+            try:
+                original(tensors, *args, **kwargs)
+            except Exception as error:
+                self.trace.raised.append(f"{type(error).__name__} in backward()")
+                raise
             after = self._raw = self.norms()
             self.trace.events.append("backward")
             place = calling_place()
@@ -172,6 +182,13 @@ class _Watch:
 
         return noted
 
+    def finish(self) -> None:
+        """Note what can only be seen at the end."""
+        for module, usage in self.trace.usage.items():
+            mean = getattr(module, "running_mean", None)
+            if usage.statistics is not None and mean is not None:
+                usage.moved = not torch.equal(usage.statistics, mean)
+
     def scale(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """`GradScaler.scale`, its factor kept for the backward pass that follows."""
 
@@ -191,12 +208,16 @@ class _Watch:
                 self.trace.events.append("clip scaled")
             if event == "zero_grad" and self.trace.events[-1:] == ["step"]:
                 step = self.trace.steps[-1]
-                if self._shrank(step.gradients, step.numbers):
+                if self._shrank(self._left, step.numbers):
                     self.trace.events.append("clip late")
             # Every scheduler takes a step of its own when it is built.
             if not (event == "scheduler" and getattr(args[0], "_is_initial", False)):
                 self.trace.events.append(event)
-            return original(*args, **kwargs)
+            steps = len(self.trace.steps)
+            result = original(*args, **kwargs)
+            if event == "scaler.step" and len(self.trace.steps) == steps and self.trace.backward:
+                self.trace.backward[-1] = replace(self.trace.backward[-1], skipped=True)
+            return result
 
         return method
 
@@ -244,6 +265,7 @@ class _Watch:
             )
         )
         self.trace.events.append("step")
+        self._left = self.norms()[numbers]  # an optimiser may change them itself
         self._cleared[number] = False
         self._before = None
         if self.stop_after is not None and len(self.trace.steps) >= self.stop_after:
@@ -257,12 +279,12 @@ class _Watch:
                 self.add_module(module, "" if not self.trace.names else f"{type(module).__name__}.")
         self._depth += 1
         tensor = next((a for a in args if isinstance(a, Tensor)), None)
-        if self._hash is None and tensor is not None:
-            self._hash = _hash(tensor)
+        if self._hash is None and tensor is not None and not _transformed():
+            self._hash = hash_of(tensor)
         usage = self.trace.usage.setdefault(module, Usage())
         usage.calls += 1
         usage.modes.add((self.trace.phase, module.training, torch.is_grad_enabled()))
-        if isinstance(module, _BatchNorm) and tensor is not None:
+        if isinstance(module, _BatchNorm) and tensor is not None and not _transformed():
             if usage.statistics is None and module.running_mean is not None:
                 usage.statistics = module.running_mean.clone()
             if module.training:
@@ -273,7 +295,9 @@ class _Watch:
         """Note the call of an outermost module."""
         self._depth -= 1
         if self._depth == 0:
-            error = sys.exc_info()[0]
+            error = sys.exc_info()[0]  # a hook runs behind an exception, too
+            if error is not None and output is None:
+                self.trace.raised.append(f"{error.__name__} in a call of {type(module).__name__}")
             self.trace.calls.append(
                 Call(
                     module=module,
@@ -281,7 +305,6 @@ class _Watch:
                     training=module.training,
                     gradient=torch.is_grad_enabled(),
                     input_hash=self._hash,
-                    raised=error.__name__ if error is not None and output is None else None,
                 )
             )
 
@@ -309,7 +332,12 @@ def _stacked(norms: list[Tensor | None]) -> Tensor:
     return torch.stack([(nothing if n is None else n).to(device) for n in norms]).cpu()
 
 
-def _hash(tensor: Tensor) -> int:
+def _transformed() -> bool:
+    """Whether a transform of `torch.func` runs: its tensors have no numbers to look at."""
+    return torch._C._are_functorch_transforms_active()
+
+
+def hash_of(tensor: Tensor) -> int:
     """Of shape, dtype and up to 1024 entries: enough to tell batches apart."""
     flat = tensor.detach().flatten()
     entries = flat[:: max(1, flat.numel() // HASHED_ENTRIES)].cpu().contiguous()

@@ -61,7 +61,8 @@ def load_case(target: str) -> Case:
             f"case target {target!r}: {attribute} is a {type(factory).__name__}, not a function "
             "that returns a ris_diag.Case"
         )
-    if attribute == "main":
+    returned = getattr(factory, "__annotations__", {}).get("return")
+    if attribute == "main" and returned not in (Case, "Case", "ris_diag.Case"):
         return _case_of_main(target, str(module.__file__), factory)
     try:
         case = factory()
@@ -95,7 +96,7 @@ def _case_of_script(target: str) -> Case:
         ) from error
 
     def main() -> None:
-        with _as_program(str(path), path.parent):
+        with _as_program(str(path)), _importable(path.parent):
             runpy.run_path(str(path), run_name="__main__")
 
     main.__wrapped__ = FunctionType(code, {})  # type: ignore[attr-defined]  # whose place a report names
@@ -123,23 +124,36 @@ def _case_of_main(target: str, path: str, function: Callable[..., Any]) -> Case:
 
 
 @contextmanager
-def _as_program(name: str, folder: Path | None = None) -> Iterator[None]:
+def _importable(folder: Path) -> Iterator[None]:
+    """Modules of a script's folder can be imported; another script finds its own of a name."""
+    path, loaded = sys.path[:], set(sys.modules)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path[:] = path
+        for name in sys.modules.keys() - loaded:
+            top = folder / name.partition(".")[0]
+            file = Path(getattr(sys.modules[name], "__file__", None) or "")
+            if file == top.with_suffix(".py") or file.is_relative_to(top):
+                del sys.modules[name]
+
+
+@contextmanager
+def _as_program(name: str) -> Iterator[None]:
     """What a program finds when it is started by itself; all of it is put back.
 
     A `sys.exit()` that tells of no error ends the program and nothing else.
     """
-    argv, path, module = sys.argv, sys.path[:], sys.modules["__main__"]
-    working_folder = Path.cwd()
+    argv, module, working_folder = sys.argv, sys.modules["__main__"], Path.cwd()
     sys.argv = [name]
-    if folder is not None:
-        sys.path.insert(0, str(folder))
     try:
         yield
     except SystemExit as stop:
         if stop.code not in (None, 0):
             raise
     finally:
-        sys.argv, sys.path[:], sys.modules["__main__"] = argv, path, module
+        sys.argv, sys.modules["__main__"] = argv, module
         os.chdir(working_folder)
 
 

@@ -18,6 +18,7 @@ class Backward:
         scale: the factor of a GradScaler, 1 without one.
         reached: numbers of the parameters to which the graph of the loss leads.
         inside_step: an optimiser's own closure called it.
+        skipped: a GradScaler found it not finite and left the step out.
         batch: how many training batches had been served, this one's included.
         place: file:line of the user's code.
     """
@@ -30,6 +31,7 @@ class Backward:
     inside_step: bool
     batch: int
     place: str
+    skipped: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +69,6 @@ class Call:
         training: the module's mode.
         gradient: whether gradients were being recorded.
         input_hash: of its first tensor; None if there was none.
-        raised: name of the exception that ended it.
     """
 
     module: nn.Module
@@ -75,7 +76,6 @@ class Call:
     training: bool
     gradient: bool
     input_hash: int | None
-    raised: str | None = None
 
 
 @dataclass
@@ -87,12 +87,14 @@ class Usage:
         calls: how often it was called.
         smallest: batch norm only: the fewest values a channel in training mode.
         statistics: batch norm only: running mean at the first call.
+        moved: batch norm only: whether the running mean was another one at the end.
     """
 
     calls: int = 0
     modes: set[tuple[str, bool, bool]] = field(default_factory=set)
     smallest: int | None = None
     statistics: Tensor | None = None
+    moved: bool = False
 
 
 @dataclass
@@ -107,6 +109,8 @@ class Trace:
         optimizers: those that took a step.
         phase: "train" or "validation" while such batches are gone through, else "".
         batches: training batches served so far.
+        served: hashes of the tensors in each of them.
+        raised: what module calls and backward passes raised: "ValueError in a call of Linear".
     """
 
     names: list[str] = field(default_factory=list)
@@ -119,6 +123,8 @@ class Trace:
     optimizers: list[torch.optim.Optimizer] = field(default_factory=list)
     phase: str = ""
     batches: int = 0
+    served: list[frozenset[int]] = field(default_factory=list)
+    raised: list[str] = field(default_factory=list)
 
     @property
     def losses(self) -> list[float]:
@@ -129,6 +135,11 @@ class Trace:
     def mean_gradients(self) -> list[float]:
         """For every backward pass the mean norm over the parameters; none counts as 0."""
         return [float(b.after.clamp(min=0).mean()) for b in self.backward]
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether gradients came from elsewhere: steps were taken, `backward` was never called."""
+        return bool(self.steps) and not self.backward
 
     @property
     def learning_rates(self) -> list[float]:

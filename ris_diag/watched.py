@@ -47,6 +47,8 @@ def _script(subject: Subject) -> Fitted:
     return Fitted(
         roots=roots,
         trace=trace,
+        ties=set(),
+        alike=set(),
         steps=[],
         epochs=[],
         planned=SCRIPT_STEPS,
@@ -91,6 +93,13 @@ def steps_or_problem(context: Context, trace: Trace) -> bool:
             next_step="run L009: it counts steps and backward passes",
         )
     return bool(trace.steps)
+
+
+def set_by_hand(context: Context, trace: Trace) -> bool:
+    """Whether gradients were set without `backward`: then there is nothing to say about passes."""
+    if trace.by_hand:
+        context.say("not judged: gradients are set without calling backward()")
+    return trace.by_hand
 
 
 def named_parameters(fitted: Fitted) -> dict[str, nn.Parameter]:

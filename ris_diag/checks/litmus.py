@@ -42,7 +42,7 @@ def one_batch_learns(context: Context) -> None:
     trace, steps = run.fitted.trace, run.fitted.steps
     place = trace.step_place or where(subject.fit)
     judged = "loss" if subject.case.covariance is None else "loss at equal beta"
-    means = trace.mean_gradients
+    means = trace.mean_gradients or [float(s.gradients.clamp(min=0).mean()) for s in trace.steps]
     for number, loss in enumerate(trace.losses, start=1):
         step = steps[number - 1] if number <= len(steps) else None
         beta = "" if step is None or step.beta is None else f"beta={abs(step.beta):.3f}, "
@@ -51,7 +51,7 @@ def one_batch_learns(context: Context) -> None:
             f"avg_grad_norm={means[number - 1]:.4f}"
         )
     first, last = run.equal_beta
-    drop = (first - last) / first if first else 0.0
+    drop = (first - last) / abs(first) if first else 0.0  # a likelihood may be negative
     context.measure(
         losses=trace.losses,
         mean_gradient_norms=means,
@@ -95,10 +95,11 @@ def one_batch_learns(context: Context) -> None:
             next_step="look whether the loss reaches R_pred, not the blend alone",
         )
     floor = context.limit("min_gradient_norm")
+    skipped = {number for number, passes in enumerate(trace.backward, start=1) if passes.skipped}
     odd = [
         f"step {number}: {value:g}"
         for number, value in enumerate(means, start=1)
-        if not math.isfinite(value) or value < floor
+        if (not math.isfinite(value) or value < floor) and number not in skipped
     ]
     if odd or not means:
         context.problem(

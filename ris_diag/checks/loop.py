@@ -113,6 +113,9 @@ def reported_loss_is_observed(context: Context) -> None:
             place=place,
             next_step="return one ris_diag.Epoch for every epoch of the plan",
         )
+    if fitted.trace.by_hand:
+        context.say("not compared: gradients are set without calling backward()")
+        return
     wild = [
         number for number, value in enumerate(fitted.trace.losses, 1) if not math.isfinite(value)
     ]
@@ -177,10 +180,24 @@ def one_step_a_batch(context: Context) -> None:
     subject = context.subject
     fitted = short_fit(subject)
     trace, batches = fitted.trace, fitted.planned
+    skipped = sum(passes.skipped for passes in trace.backward)  # a GradScaler may do so
     counts = [len(trace.steps_of(number)) for number in range(len(trace.optimizers))]
     steps, planned = max(counts, default=0), batches // accumulation(subject)
-    context.measure(steps=counts, backward=len(trace.backward), batches=batches, planned=planned)
-    if abs(planned - steps) > context.limit("max_missing_share") * planned:
+    context.measure(
+        steps=counts,
+        backward=len(trace.backward),
+        batches=batches,
+        planned=planned,
+        raised=trace.raised,
+    )
+    if trace.raised:
+        context.problem(
+            f"the loop went on behind {len(trace.raised)} exceptions "
+            f"({listed(list(dict.fromkeys(trace.raised)))})",
+            place=where(subject.fit),
+            next_step="don't catch what you can't mend: let it end the training",
+        )
+    if abs(planned - steps - skipped) > context.limit("max_missing_share") * planned:
         wanted = "" if planned == batches else f", {planned} were planned"
         context.problem(
             f"{steps} optimiser steps for {batches} batches ({FIT_EPOCHS} epochs){wanted}, "

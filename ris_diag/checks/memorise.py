@@ -2,7 +2,6 @@
 
 import math
 
-import torch
 from torch import nn
 
 from ris_diag.case import Batch, Losses, Plan, Progress
@@ -93,11 +92,10 @@ def _memorises_anything(context: Context) -> None:
         )
 
 
-@torch.no_grad()
 def _loss_of(subject: Subject, model: nn.Module, batch: Batch) -> float:
     model.eval()
     progress = Progress(epoch=MEMORISE_EPOCHS, epochs=MEMORISE_EPOCHS)
-    value = float(subject.loss(model, batch, progress).total)
+    value = float(subject.loss(model, batch, progress).total.detach())
     model.train()
     return value
 

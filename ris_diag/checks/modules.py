@@ -10,7 +10,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context
-from ris_diag.measure import listed
+from ris_diag.measure import alike, listed
 from ris_diag.places import where
 from ris_diag.watched import named_modules, place_of_training, steps_or_problem, watch
 
@@ -77,9 +77,15 @@ def modes_match_phase(context: Context) -> None:
     sensitive = [n for n, m in named_modules(fitted).items() if _depends_on_mode(m)]
     wrong = {
         "training": [
-            c for c in trace.calls if c.phase == "train" and c.gradient and not c.training
+            c
+            for c in trace.calls
+            if c.phase == "train" and c.gradient and not c.training and _learns(c.module)
         ],
-        "validation": [c for c in trace.calls if c.phase == "validation" and c.training],
+        "validation": [
+            c
+            for c in trace.calls
+            if c.phase == "validation" and c.training and _sensitive(c.module)
+        ],
     }
     context.measure(sensitive=sensitive, wrong={k: len(calls) for k, calls in wrong.items()})
     if not sensitive:
@@ -94,6 +100,15 @@ def modes_match_phase(context: Context) -> None:
                 place=place_of_training(context.subject, trace),
                 next_step=f"call model.{call}() in front of every pass of {phase}",
             )
+
+
+def _learns(module: nn.Module) -> bool:
+    """Whether a module that depends on its mode is there to be trained: a frozen part isn't."""
+    return _sensitive(module) and any(p.requires_grad for p in module.parameters())
+
+
+def _sensitive(module: nn.Module) -> bool:
+    return any(map(_depends_on_mode, module.modules()))
 
 
 def _depends_on_mode(module: nn.Module) -> bool:
@@ -128,11 +143,7 @@ def batch_norm_works(context: Context) -> None:
             continue
         if usage.smallest < context.limit("min_values"):
             few.append(f"{name}: {usage.smallest}")
-        if (
-            usage.statistics is not None
-            and module.running_mean is not None
-            and torch.equal(usage.statistics, module.running_mean)
-        ):
+        if usage.statistics is not None and not usage.moved:
             still.append(f"{name} (momentum {module.momentum:g})")
     context.measure(few=few, still=still)
     place = where(type(fitted.roots[0])) if fitted.roots else ""
@@ -180,10 +191,10 @@ def initialisation_is_alive(context: Context) -> None:
     )
     dead = [f"{name}: {share:.0%}" for name, share in shares.items() if share > limit]
     fitted = watch(subject)
-    alike = _alike(model) & _alike(fitted.roots[0])
+    stuck = alike(model) & fitted.alike
     matrices = [p for p in model.parameters() if p.ndim > 1]
     empty = bool(matrices) and all(not p.detach().any() for p in matrices)
-    context.measure(dead_shares=shares, alike=sorted(alike), all_zero=empty)
+    context.measure(dead_shares=shares, alike=sorted(stuck), all_zero=empty)
     place = where(type(model))
     if dead:
         context.problem(
@@ -192,11 +203,11 @@ def initialisation_is_alive(context: Context) -> None:
             place=place,
             next_step="look at the scale of the input and of the weights, and at the biases",
         )
-    if empty or len(alike) > context.limit("max_offenders"):
+    if empty or len(stuck) > context.limit("max_offenders"):
         what = "all weight matrices are zero" if empty else "equal rows"
         context.problem(
             f"units that start alike and stay alike behind {len(fitted.trace.steps)} steps: {what}"
-            + (f" in {listed(sorted(alike))}" if alike else ""),
+            + (f" in {listed(sorted(stuck))}" if stuck else ""),
             place=place,
             next_step="initialise weights at random: a constant gives all units one gradient",
         )
@@ -205,6 +216,7 @@ def initialisation_is_alive(context: Context) -> None:
 def _dead_shares(model: nn.Module, run: Callable[[], Any]) -> dict[str, float]:
     """For every activation the share of outputs that carry no gradient, eval mode, no_grad."""
     shares: dict[str, float] = {}
+    outputs: dict[str, Tensor] = {}
     hooks = []
     for name, module in model.named_modules():
         for kind, dead in SATURATING.items():
@@ -217,24 +229,24 @@ def _dead_shares(model: nn.Module, run: Callable[[], Any]) -> dict[str, float]:
                     name: str = name,
                     dead: Callable[[Tensor], Tensor] = dead,
                 ) -> None:
-                    shares[name] = float(dead(output).double().mean())
+                    shares[name], outputs[name] = float(dead(output).double().mean()), output
 
                 hooks.append(module.register_forward_hook(hook))
     try:
         model.eval()
         with torch.no_grad():
-            run()
+            prediction = run()
     finally:
         for handle in hooks:
             handle.remove()
         model.train()
-    return shares
+    # The last activation is the answer, and an answer may be certain.
+    return {n: s for n, s in shares.items() if not _same(outputs[n], prediction)}
 
 
-def _alike(model: nn.Module) -> set[str]:
-    """Weight matrices of which all rows are equal, by name."""
-    return {
-        name
-        for name, p in model.named_parameters()
-        if p.ndim > 1 and len(p) > 1 and not (p.detach() != p.detach()[:1]).any()
-    }
+def _same(output: Tensor, prediction: Any) -> bool:
+    return (
+        isinstance(prediction, Tensor)
+        and output.numel() == prediction.numel()
+        and torch.equal(output.flatten(), prediction.flatten())
+    )

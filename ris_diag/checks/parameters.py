@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context
-from ris_diag.measure import listed
+from ris_diag.measure import listed, ties
 from ris_diag.places import where
 from ris_diag.watched import (
     cut_in_front_of,
@@ -90,19 +90,25 @@ def parameters_get_gradient(context: Context) -> None:
     trace = fitted.trace
     if not steps_or_problem(context, trace):
         return
-    largest = torch.full((len(trace.names),), -1.0, dtype=torch.float64)
+    largest = largest_of(trace.steps, "gradients", len(trace.names))
     for passes in trace.backward:
         size = len(passes.after)
         largest[:size] = torch.maximum(largest[:size], passes.after)
     trainable = {n: p for n, p in named_parameters(fitted).items() if p.requires_grad}
+    arrives = {
+        name.rpartition(".")[0]
+        for name, parameter in trainable.items()
+        for number in [trace.number(parameter)]
+        if number is not None and largest[number] > 0
+    }
     none, zero = [], []
     for name, parameter in trainable.items():
         number = trace.number(parameter)
         value = -1.0 if number is None else float(largest[number])
         if frozen_by_declaration(subject.case.declared, name):
             continue
-        if value == 0:
-            zero.append(name)
+        if value == 0 and not (parameter.ndim < 2 and name.rpartition(".")[0] in arrives):
+            zero.append(name)  # a bias alone may cancel out, as in the difference of two outputs
         elif value < 0:
             none.append(name)
     context.measure(trainable=len(trainable), none=none, zero=zero)
@@ -288,7 +294,8 @@ def _tensors(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:
 )
 def ties_as_declared(context: Context) -> None:
     subject = context.subject
-    fresh, trained = _ties(subject.model()), _ties(watch(subject).roots[0])
+    fitted = watch(subject)
+    fresh, trained = ties(subject.model()), fitted.ties
     declared = None if subject.case.declared is None else subject.case.declared.tied
     wanted = fresh if declared is None else {frozenset(group) for group in declared}
     context.measure(fresh=_sorted(fresh), trained=_sorted(trained), wanted=_sorted(wanted))
@@ -301,17 +308,10 @@ def ties_as_declared(context: Context) -> None:
         if len(groups) > limit:
             context.problem(
                 f"{text}: {'; '.join(' = '.join(group) for group in _sorted(groups))}",
-                place=where(type(watch(subject).roots[0])),
+                place=where(type(fitted.roots[0])),
                 next_step="assign the Parameter itself (decoder.weight = encoder.weight), and "
                 "nothing to either of them later",
             )
-
-
-def _ties(model: nn.Module) -> set[frozenset[str]]:
-    by_tensor: dict[int, set[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        by_tensor.setdefault(id(parameter), set()).add(name)
-    return {frozenset(names) for names in by_tensor.values() if len(names) > 1}
 
 
 def _sorted(groups: set[frozenset[str]]) -> list[list[str]]:

@@ -9,7 +9,7 @@ from ris_diag.check import Threshold, check
 from ris_diag.context import Context
 from ris_diag.measure import accumulation, listed
 from ris_diag.trace import Step, Trace
-from ris_diag.watched import place_of_training, steps_or_problem, watch
+from ris_diag.watched import place_of_training, set_by_hand, steps_or_problem, watch
 
 SOURCES = ("B1",)
 
@@ -28,7 +28,7 @@ SOURCES = ("B1",)
 )
 def gradients_are_cleared(context: Context) -> None:
     trace = watch(context.subject).trace
-    if not steps_or_problem(context, trace):
+    if not steps_or_problem(context, trace) or set_by_hand(context, trace):
         return
     stale = [number for number, step in enumerate(trace.steps, 1) if not step.cleared]
     lost = _cleared_inside(trace) if accumulation(context.subject) > 1 else 0
@@ -79,7 +79,7 @@ def _cleared_inside(trace: Trace) -> int:
 )
 def calls_in_order(context: Context) -> None:
     trace = watch(context.subject).trace
-    if not steps_or_problem(context, trace):
+    if not steps_or_problem(context, trace) or set_by_hand(context, trace):
         return
     events = trace.events
     wrong: dict[str, str] = {}
@@ -113,6 +113,12 @@ def calls_in_order(context: Context) -> None:
             place=place_of_training(context.subject, trace),
             next_step="; ".join(wrong.values()),
         )
+
+
+def _zeros_behind(rates: list[float]) -> int:
+    """Rates that are not above zero behind the first that is."""
+    first = next((k for k, rate in enumerate(rates) if rate > 0), len(rates))
+    return sum(not rate > 0 for rate in rates[first:])
 
 
 def _steps_without_backward(trace: Trace) -> int:
@@ -161,10 +167,11 @@ def learning_rate_in_effect(context: Context) -> None:
     }
     context.measure(rates=rates)
     limit = context.limit("max_zero_share")
+    # A part may start later: what counts are zeros behind the first rate above zero.
     dead = {
         name: f"{sum(not r > 0 for r in seen)} of {len(seen)} steps"
         for name, seen in rates.items()
-        if sum(not r > 0 for r in seen) > max(1, limit * len(seen))
+        if not any(r > 0 for r in seen) or _zeros_behind(seen) > max(1, limit * len(seen))
     }
     if dead:
         context.problem(
@@ -211,9 +218,10 @@ def learning_rate_in_effect(context: Context) -> None:
         ),
         Threshold(
             name="max_update",
-            value=1.0,
+            value=3.0,
             unit="update norm / weight norm, median over weights, largest step",
-            why="a step as large as the weight keeps nothing of it",
+            why="a step of several times the weight keeps nothing of it; a first step of LBFGS may "
+            "take twice the weight",
         ),
         Threshold(
             name="min_clipped",
@@ -313,8 +321,11 @@ def _total(norms: torch.Tensor) -> float:
 def batches_differ(context: Context) -> None:
     trace = watch(context.subject).trace
     inputs = [c.input_hash for c in trace.calls if c.phase == "train" and c.input_hash is not None]
-    context.measure(calls=len(inputs), different=len(set(inputs)))
-    if len(inputs) > 1 and len(set(inputs)) < context.limit("min_different"):
+    batches = sum(inputs[0] in hashes for hashes in trace.served) if inputs else 0
+    context.measure(calls=len(inputs), different=len(set(inputs)), served=len(trace.served))
+    # An input that stands in every batch (a graph, coordinates) or in none says nothing.
+    telling = 0 < batches < len(trace.served)
+    if telling and len(inputs) > 1 and len(set(inputs)) < context.limit("min_different"):
         context.problem(
             f"the model sees one and the same input in all of {len(inputs)} training calls",
             place=place_of_training(context.subject, trace),
@@ -339,6 +350,8 @@ def finite_everywhere(context: Context) -> None:
     losses = [n for n, value in enumerate(trace.losses, 1) if not math.isfinite(value)]
     broken: dict[str, str] = {}
     for number, passes in enumerate(trace.backward, 1):
+        if passes.skipped:
+            continue
         for index in (~passes.after.isfinite()).nonzero().flatten().tolist():
             broken.setdefault(f"gradient of {trace.names[index]}", f"backward pass {number}")
     for number, step in enumerate(trace.steps, 1):

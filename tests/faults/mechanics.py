@@ -547,3 +547,27 @@ def features_under_no_grad() -> Case:
 @fault("L014", says="cut by argmax()\n  Place: tests/faults/mechanics.py:")
 def features_by_choice() -> Case:
     return cut_by(lambda hidden: nn.functional.one_hot(hidden.argmax(1), WIDTH).float())
+
+
+@fault("L009", says="the loop went on behind 12 exceptions (RuntimeError in a call of Picky)")
+def exceptions_are_swallowed() -> Case:
+    class Picky(Classifier):
+        def forward(self, x: Tensor) -> Tensor:
+            if self.training:
+                raise RuntimeError("sizes of tensors must match")
+            return super().forward(x)
+
+    def fit(model: nn.Module, plan: Plan) -> list[Epoch]:
+        optimizer = adam(model)
+        for epoch in range(1, plan.epochs + 1):
+            for served in plan.train:
+                try:
+                    total = loss(model.train(), served, Progress(epoch=epoch, epochs=plan.epochs))
+                    optimizer.zero_grad()
+                    torch.autograd.backward(total)
+                    optimizer.step()
+                except Exception:  # noqa: BLE001, S112  # the fault
+                    continue
+        return [Epoch(train=1.0)] * plan.epochs
+
+    return built(Picky, fit=fit)

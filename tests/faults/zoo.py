@@ -1,0 +1,15 @@
+"""Healthy trainings of many kinds, as their authors would write them: no check may complain."""
+
+from tests.faults import (  # noqa: F401  # each enters its trainings
+    zoo_batches,
+    zoo_fit,
+    zoo_kinds,
+    zoo_nets,
+    zoo_rare,
+    zoo_scripts,
+    zoo_step,
+    zoo_ways,
+)
+from tests.faults.zoo_parts import ZOO
+
+__all__ = ["ZOO"]
