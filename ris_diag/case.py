@@ -76,11 +76,14 @@ class Training:
 
     Attributes:
         optimizer, scheduler: as `Case.optimizer` and `Case.scheduler` gave them.
+        state: what the step keeps from batch to batch: a GradScaler, a moving average, counters.
+            Empty at the start of every run.
     """
 
     model: nn.Module
     optimizer: Any
     scheduler: Any = None
+    state: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,7 +53,7 @@ def _case_options(command: Callable[..., None]) -> Callable[..., None]:
             help="Write the report to this file.", callback=_in_a_folder,
         ),
         click.option(
-            "--case", metavar="PKG.MOD:FACTORY",
+            "--case", metavar="PKG.MOD:FACTORY|FILE.py",
             help="The training under test; default: [tool.ris-diag] case in pyproject.toml.",
         ),
     ):  # fmt: skip

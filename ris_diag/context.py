@@ -31,7 +31,8 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         return type(batch)(*(to_device(item, device) for item in batch))
     if isinstance(batch, list | tuple):
         return type(batch)(to_device(item, device) for item in batch)
-    return batch
+    # Batches of their own kind, as those of graphs, know how to move.
+    return batch.to(device) if callable(getattr(batch, "to", None)) else batch
 
 
 class DeviceBatches:

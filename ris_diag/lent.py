@@ -1,6 +1,7 @@
 """A model and an optimiser that exist already: lent to the checks, given back as they were."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -56,7 +57,7 @@ class Lent:
     def batch(self, split: str, seed: int, size: int) -> Batch:
         """`size` samples (x, y) of the loader, from its beginning, or all that it has."""
         xs, ys, count = [], [], 0
-        with torch.random.fork_rng(devices=()):
+        with torch.random.fork_rng(devices=()), self._own_generators_kept(seed):
             torch.default_generator.manual_seed(seed)
             for x, y in self._pairs():
                 xs.append(x)
@@ -67,6 +68,20 @@ class Lent:
         if not xs:
             raise CaseError("from_xy: the loader is empty")
         return torch.cat(xs)[:size], torch.cat(ys)[:size]
+
+    @contextmanager
+    def _own_generators_kept(self, seed: int) -> Iterator[None]:
+        """Seed the generators that the loader holds; put their states back."""
+        holders = (self.loader, getattr(self.loader, "sampler", None))
+        held = [getattr(holder, "generator", None) for holder in holders]
+        states = [(g, g.get_state()) for g in held if isinstance(g, torch.Generator)]
+        try:
+            for generator, _ in states:
+                generator.manual_seed(seed)
+            yield
+        finally:
+            for generator, state in states:
+                generator.set_state(state)
 
     def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
         for pair in self.loader:

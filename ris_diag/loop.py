@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ris_diag.case import Case, Epoch, Fit, Losses, Plan, Progress, Training
 from ris_diag.errors import CaseError
@@ -54,7 +55,9 @@ class _Loop:
             progress = Progress(epoch=epoch, epochs=plan.epochs)
             model.train()
             losses = [self._step(training, batch, progress, plan) for batch in plan.train]
-            if scheduler is not None and case.step is None:
+            if isinstance(scheduler, ReduceLROnPlateau) and case.step is None:
+                scheduler.step(sum(losses) / max(1, len(losses)))
+            elif scheduler is not None and case.step is None:
                 scheduler.step()
             history.append(
                 Epoch(

@@ -61,7 +61,7 @@ def observe(model: nn.Module | None = None, *, stop_after: int | None = None) ->
 
     Args:
         model: names the parameters; without it they get names as they are met.
-        stop_after: ends the body of the `with` after so many optimiser steps.
+        stop_after: ends the body of the `with` after so many steps of one optimiser.
 
     Yields:
         the trace, filled while the body runs.
@@ -117,7 +117,7 @@ class _Watch:
         self._named: set[nn.Module] = set()
         self._depth = 0
         self._hash: int | None = None
-        self._in_step = False
+        self._in_step = self._in_backward = False
         self._raw: Tensor | None = None
         self._left: Tensor | None = None
         self._scales: dict[int, float] = {}
@@ -157,11 +157,14 @@ class _Watch:
             for number, optimizer in enumerate(self.trace.optimizers):
                 held = [self._number[id(p)] for p in _parameters(optimizer)]
                 self._cleared[number] |= bool((before[held] <= 0).all())
+            self._in_backward = True
             try:
                 original(tensors, *args, **kwargs)
             except Exception as error:
                 self.trace.raised.append(f"{type(error).__name__} in backward()")
                 raise
+            finally:
+                self._in_backward = False
             after = self._raw = self.norms()
             self.trace.events.append("backward")
             place = calling_place()
@@ -243,14 +246,13 @@ class _Watch:
 
     def after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """Note what moved; end the training if it was long enough."""
-        self._in_step = False
+        self._in_step = self._in_backward = False
         if self._before is None:
             return
         numbers, gradients, weights, copies = self._before
         number = self.trace.optimizers.index(optimizer)
-        moved = [
-            _norm(p.detach() - c) for p, c in zip(_parameters(optimizer), copies, strict=False)
-        ]
+        held = _parameters(optimizer)
+        updates = [p.detach() - c for p, c in zip(held, copies, strict=False)]
         self.trace.steps.append(
             Step(
                 optimizer=number,
@@ -258,7 +260,8 @@ class _Watch:
                 numbers=numbers,
                 gradients=gradients,
                 weights=weights,
-                moved=_stacked(moved),
+                moved=_stacked([_norm(update) for update in updates]),
+                expected=-sum(map(_product, held, updates)),
                 cleared=self._cleared[number],
                 backward=len(self.trace.backward),
                 place=calling_place(),
@@ -268,7 +271,7 @@ class _Watch:
         self._left = self.norms()[numbers]  # an optimiser may change them itself
         self._cleared[number] = False
         self._before = None
-        if self.stop_after is not None and len(self.trace.steps) >= self.stop_after:
+        if self.stop_after is not None and self.trace.rounds >= self.stop_after:
             raise TrainingStopped
 
     def before_forward(self, module: nn.Module, args: Any) -> None:
@@ -296,7 +299,8 @@ class _Watch:
         self._depth -= 1
         if self._depth == 0:
             error = sys.exc_info()[0]  # a hook runs behind an exception, too
-            if error is not None and output is None:
+            # Checkpointing ends its second forward, inside of backward, by an exception.
+            if error is not None and output is None and not self._in_backward:
                 self.trace.raised.append(f"{error.__name__} in a call of {type(module).__name__}")
             self.trace.calls.append(
                 Call(
@@ -311,6 +315,19 @@ class _Watch:
 
 def _parameters(optimizer: Optimizer) -> list[Tensor]:
     return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def _product(parameter: Tensor, update: Tensor) -> float:
+    """<gradient, update>, real."""
+    gradient = parameter.grad
+    if gradient is None:
+        return 0.0
+    gradient = gradient.to_dense() if gradient.is_sparse else gradient
+    return float(
+        (gradient.conj() * update).real.sum()
+        if gradient.is_complex()
+        else (gradient * update).sum()
+    )
 
 
 def _norm(tensor: Tensor | None) -> Tensor | None:

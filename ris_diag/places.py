@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 TOOLKIT = Path(__file__).resolve().parent
-LIBRARIES = tuple(Path(sysconfig.get_path(key)).resolve() for key in ("purelib", "stdlib"))
+STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
+LIBRARIES = {"site-packages", "dist-packages"}  # also those of the user and of other environments
 
 
 def where(function: Any) -> str:
@@ -54,4 +55,8 @@ def _is_users(filename: str) -> bool:
     if filename.startswith("<"):
         return False
     path = Path(filename).resolve()
-    return not any(path.is_relative_to(folder) for folder in (TOOLKIT, *LIBRARIES))
+    return not (
+        path.is_relative_to(TOOLKIT)
+        or path.is_relative_to(STANDARD)
+        or LIBRARIES.intersection(path.parts)
+    )

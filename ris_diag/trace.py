@@ -44,6 +44,7 @@ class Step:
         numbers: which parameters it holds.
         gradients: norm of each gradient as the step sees it, float64 [P']; -1 where there is none.
         weights, moved: norm of each parameter in front of the step, and of its update, [P'].
+        expected: what the loss should lose by this step to first order, <gradient, -update>.
         cleared: whether its gradients were zero or absent at some time since its last step.
         backward: how many backward passes came before it.
         place: file:line of the user's code.
@@ -55,6 +56,7 @@ class Step:
     gradients: Tensor
     weights: Tensor
     moved: Tensor
+    expected: float
     cleared: bool
     backward: int
     place: str
@@ -154,6 +156,11 @@ class Trace:
     def number(self, parameter: Tensor) -> int | None:
         """Number of a parameter, None if it was never seen."""
         return next((n for n, p in enumerate(self.parameters) if p is parameter), None)
+
+    @property
+    def rounds(self) -> int:
+        """Steps of the optimiser that took most."""
+        return max((len(self.steps_of(n)) for n in range(len(self.optimizers))), default=0)
 
     def steps_of(self, optimizer: int) -> list[Step]:
         """Steps of one optimiser."""

@@ -121,8 +121,8 @@ def named_modules(fitted: Fitted) -> dict[str, nn.Module]:
 
 
 def _prefixed(roots: list[nn.Module]) -> Iterator[tuple[str, nn.Module]]:
-    for root in roots:
-        yield ("" if len(roots) == 1 else f"{type(root).__name__}.", root)
+    for number, root in enumerate(roots, start=1):
+        yield ("" if len(roots) == 1 else f"{type(root).__name__} {number}.", root)
 
 
 def frozen_by_declaration(declared: Declared | None, name: str) -> bool:

@@ -84,7 +84,9 @@ def test_the_table_of_rooms_can_fail() -> None:
     assert foreign_imports(ROOT / "ris_diag" / "runner.py", bad) == {"model.case", "pytest"}
 
 
-@pytest.mark.parametrize("name", ["plugin", "options", "session", "terminal", "suite", "seeding"])
+@pytest.mark.parametrize(
+    "name", ["plugin", "options", "session", "terminal", "suite", "seeding", "cases"]
+)
 def test_plugin_imports_nothing_heavy_at_module_level(name: str) -> None:
     imported = third_party(module_level(parse(ROOT / "pytest_ris" / f"{name}.py")))
     heavy = {m for m in imported if m not in LIGHT and m.split(".")[0] != "pytest_ris"}

@@ -12,7 +12,7 @@ from ris_diag.errors import CaseError
 from ris_diag.measure import listed, nudged_model
 from ris_diag.places import where
 
-SIZE = 6
+SIZE = 7  # a length that few other axes have
 
 
 @check(
@@ -56,7 +56,7 @@ def inference_is_deterministic(context: Context) -> None:
     "L027",
     "samples-are-independent",
     title="A sample's prediction doesn't depend on its batch",
-    what="Predicts six samples together and three of them by themselves, in eval mode.",
+    what="Predicts seven samples together and three of them by themselves, in eval mode.",
     why="Statistics over the batch, a wrong dim of softmax or a view that mixes samples leak other "
     "samples into each one: good in validation, useless on a single input.",
     sources=("B1", "B7"),
@@ -75,7 +75,14 @@ def samples_are_independent(context: Context) -> None:
     model = nudged_model(subject).eval()
     batch = subject.batch("validation", SIZE)
     part = _first(batch, SIZE // 2)
-    together, alone = predicted(context, model, batch), predicted(context, model, part)
+    together = predicted(context, model, batch)
+    try:
+        alone = predicted(context, model, part)
+    except Exception as error:  # noqa: BLE001  # a batch may hold what can't be cut by samples
+        context.say(
+            f"not compared: {SIZE // 2} of {SIZE} samples give {type(error).__name__}: {error}"
+        )
+        return
     if together.shape[:1] != (SIZE,) or alone.shape[:1] != (SIZE // 2,):
         context.say(
             f"not compared: predictions {list(together.shape)} of {SIZE} samples and "

@@ -220,8 +220,8 @@ def learning_rate_in_effect(context: Context) -> None:
             name="max_update",
             value=3.0,
             unit="update norm / weight norm, median over weights, largest step",
-            why="a step of several times the weight keeps nothing of it; a first step of LBFGS may "
-            "take twice the weight",
+            why="a step of several times the weight keeps nothing of it; a line search inside the "
+            "step may take one and isn't judged",
         ),
         Threshold(
             name="min_clipped",
@@ -243,7 +243,12 @@ def update_size_is_sane(context: Context) -> None:
         return
     place = place_of_training(subject, trace)
     ratios = [_ratios(step) for step in trace.steps]
-    medians = [float(ratio.median()) for ratio in ratios if len(ratio)]
+    # A line search inside the step may go all the way to the solution at once.
+    medians = [
+        float(ratio.median())
+        for step, ratio in zip(trace.steps, ratios, strict=True)
+        if len(ratio) and not (step.backward and trace.backward[step.backward - 1].inside_step)
+    ]
     kept = [
         _total(step.gradients) / _total(trace.backward[step.backward - 1].after[step.numbers])
         for step in trace.steps
@@ -257,7 +262,8 @@ def update_size_is_sane(context: Context) -> None:
         ),
         default=0.0,
     )
-    update = float(torch.cat(ratios).median()) if medians else 0.0
+    moving = torch.cat(ratios)
+    update = float(moving.median()) if len(moving) else 0.0
     largest = max(medians, default=0.0)
     clipped = max(kept, default=1.0)
     context.measure(
@@ -320,7 +326,13 @@ def _total(norms: torch.Tensor) -> float:
 )
 def batches_differ(context: Context) -> None:
     trace = watch(context.subject).trace
-    inputs = [c.input_hash for c in trace.calls if c.phase == "train" and c.input_hash is not None]
+    inputs = [
+        call.input_hash
+        for call in trace.calls
+        if call.phase == "train"
+        and call.input_hash is not None
+        and any(p.requires_grad for p in call.module.parameters())  # no criterion
+    ]
     batches = sum(inputs[0] in hashes for hashes in trace.served) if inputs else 0
     context.measure(calls=len(inputs), different=len(set(inputs)), served=len(trace.served))
     # An input that stands in every batch (a graph, coordinates) or in none says nothing.

@@ -66,7 +66,7 @@ def test_explain_tells_what_and_why(check: registry.Check) -> None:
 
 
 def test_check_passes() -> None:
-    result = ris_diag("check", "--case", "tiny:learns", "--select", "L")
+    result = ris_diag("check", "--case", "tiny:learns", "--select", "L00,L010")
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert lines[0].startswith("pass  L001 one-batch-learns")

@@ -72,7 +72,7 @@ def test_wrong_target(command: str, target: str, message: str) -> None:
 def test_no_target(command: str) -> None:
     assert refusal(command).splitlines() == [
         "no case: name the training under test:",
-        "    ris-diag check --case my_package.my_module:my_case",
+        "    ris-diag check --case my_package.my_module:my_case   (or --case train.py)",
         "    pytest --ris-case my_package.my_module:my_case",
         'or once in pyproject.toml: [tool.ris-diag] case = "my_package.my_module:my_case"',
     ]

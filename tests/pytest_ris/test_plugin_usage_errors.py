@@ -11,7 +11,7 @@ UNKNOWN = (
 )
 EXAMPLE = [
     "ERROR: no case: name the training under test:",
-    "    ris-diag check --case my_package.my_module:my_case",
+    "    ris-diag check --case my_package.my_module:my_case   (or --case train.py)",
     "    pytest --ris-case my_package.my_module:my_case",
     'or once in pyproject.toml: [[]tool.ris-diag[]] case = "my_package.my_module:my_case"',
 ]
