@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         Plan,
         Progress,
         Training,
+        TrainingCase,
     )
     from ris_diag.errors import CaseError, RisDiagError, UnknownCheckError
     from ris_diag.observer import observe
@@ -29,7 +30,7 @@ __version__ = "0.1.0"
 _HOME = {
     "ris_diag.case": (
         "Case", "Covariance", "Declared", "Epoch", "Losses", "Override", "Plan", "Progress",
-        "Training",
+        "Training", "TrainingCase",
     ),
     "ris_diag.errors": ("CaseError", "RisDiagError", "UnknownCheckError"),
     "ris_diag.observer": ("observe",),
@@ -55,6 +56,7 @@ __all__ = [
     "Runner",
     "Trace",
     "Training",
+    "TrainingCase",
     "UnknownCheckError",
     "observe",
     "run",

@@ -179,6 +179,7 @@ CALLABLE = (
     "main",
     "loader",
     "predict",
+    "metric",
     "distance",
     "restore",
 )
@@ -207,6 +208,9 @@ class Case:
             curriculum); `fit` is one of them.
         loader: (split, seed) -> the batches of a full training, as the author serves them.
         predict: (model, batch) -> what inference gives out, a tensor; the model is in eval mode.
+        metric: (model, batch) -> the number by which validation judges, lower is better; the model
+            is in eval mode.
+        baselines: name to batch -> the same number for an answer that needs no training.
         distance: (estimate, truth) -> one real value a sample, [B]; the metric, differentiable with
             respect to the estimate. Both are complex [B, N, N].
         covariance: the covariance parts.
@@ -229,6 +233,8 @@ class Case:
     paths: Mapping[str, Fit] = field(default_factory=dict)
     loader: Callable[[str, int], Iterable[Batch]] | None = None
     predict: Callable[[nn.Module, Batch], Tensor] | None = None
+    metric: Callable[[nn.Module, Batch], float | Tensor] | None = None
+    baselines: Mapping[str, Callable[[Batch], float | Tensor]] = field(default_factory=dict)
     distance: Callable[[Tensor, Tensor], Tensor] | None = None
     covariance: Covariance | None = None
     declared: Declared | None = None
@@ -319,6 +325,8 @@ class Case:
         return True
 
 
+TrainingCase = Case  # the name in full, for a file that has cases of other kinds
+
 __all__ = [
     "Batch",
     "Case",
@@ -331,5 +339,6 @@ __all__ = [
     "Plan",
     "Progress",
     "Training",
+    "TrainingCase",
     "unlocking",
 ]

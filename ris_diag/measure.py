@@ -2,7 +2,7 @@
 
 import logging
 import statistics
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from io import StringIO
@@ -276,6 +276,11 @@ def judged_at_equal_beta(
 def mean_distance(subject: Subject, estimate: Tensor, batch: Batch) -> float:
     """Mean distance of an estimate from the truth of a batch."""
     return float(subject.distance(estimate, subject.covariance.truth(batch)).mean())
+
+
+def length_of(loader: Iterable[Batch]) -> int:
+    """Number of batches; counts them where the loader has no len()."""
+    return len(loader) if isinstance(loader, Sized) else sum(1 for _ in loader)
 
 
 def trace_n(R: Tensor) -> Tensor:

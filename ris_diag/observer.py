@@ -23,6 +23,7 @@ from torch.optim.optimizer import (
 )
 
 from ris_diag.graph import leaves, tensors_in
+from ris_diag.operations import Operations
 from ris_diag.places import calling_place
 from ris_diag.trace import Backward, Call, Step, Trace, Usage
 
@@ -56,12 +57,15 @@ class Served:
 
 
 @contextmanager
-def observe(model: nn.Module | None = None, *, stop_after: int | None = None) -> Iterator[Trace]:
+def observe(
+    model: nn.Module | None = None, *, stop_after: int | None = None, operations: bool = False
+) -> Iterator[Trace]:
     """Watch all training inside the `with`; nothing stays behind after it.
 
     Args:
         model: names the parameters; without it they get names as they are met.
         stop_after: ends the body of the `with` after so many steps of one optimiser.
+        operations: look at every operation, too; a step then takes several times as long.
 
     Yields:
         the trace, filled while the body runs.
@@ -87,6 +91,8 @@ def observe(model: nn.Module | None = None, *, stop_after: int | None = None) ->
             ),
         ):
             stack.enter_context(patch.object(owner, name, replacement))
+        if operations:
+            trace.operations = stack.enter_context(Operations())
         try:
             yield trace
         except TrainingStopped:

@@ -9,6 +9,7 @@ from typing import Any
 
 TOOLKIT = Path(__file__).resolve().parent
 STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
+OVERRIDES = ("torch/overrides.py", "torch/_tensor.py")  # they stand between a call and its watcher
 LIBRARIES = {"site-packages", "dist-packages"}  # also those of the user and of other environments
 
 
@@ -38,6 +39,19 @@ def calling_place() -> str:
     while frame is not None:
         if _is_users(frame.f_code.co_filename):
             return f"{short_path(frame.f_code.co_filename)}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""
+
+
+def direct_place() -> str:
+    """file:line of the user's code if it made the running call itself, "" if a library did."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        path = frame.f_code.co_filename
+        if _is_users(path):
+            return f"{short_path(path)}:{frame.f_lineno}"
+        if not Path(path).is_relative_to(TOOLKIT) and not path.endswith(OVERRIDES):
+            return ""
         frame = frame.f_back
     return ""
 

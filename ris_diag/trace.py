@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from ris_diag.operations import Operations
+
 
 @dataclass(frozen=True, kw_only=True)
 class Backward:
@@ -112,6 +114,7 @@ class Trace:
         phase: "train" or "validation" while such batches are gone through, else "".
         batches: training batches served so far.
         served: hashes of the tensors in each of them.
+        operations: cuts of the graph, device-less factories and syncs, where they were asked for.
         raised: what module calls and backward passes raised: "ValueError in a call of Linear".
     """
 
@@ -127,6 +130,7 @@ class Trace:
     batches: int = 0
     served: list[frozenset[int]] = field(default_factory=list)
     raised: list[str] = field(default_factory=list)
+    operations: Operations | None = None
 
     @property
     def losses(self) -> list[float]:

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from ris_diag.case import Declared, Plan
 from ris_diag.context import Context, Subject
-from ris_diag.cuts import Cut, Cuts
 from ris_diag.errors import CaseError
 from ris_diag.measure import (
     FIT_BATCHES,
@@ -21,6 +20,7 @@ from ris_diag.measure import (
     short_fit,
 )
 from ris_diag.observer import observe
+from ris_diag.operations import Operation, Operations
 from ris_diag.places import where
 from ris_diag.trace import Step, Trace
 
@@ -57,7 +57,7 @@ def _script(subject: Subject) -> Fitted:
     )
 
 
-def cut_in_front_of(subject: Subject, names: list[str]) -> Cut | None:
+def cut_in_front_of(subject: Subject, names: list[str]) -> Operation | None:
     """Where the graph from these parameters to the loss is cut, seen in one more step.
 
     Args:
@@ -65,9 +65,9 @@ def cut_in_front_of(subject: Subject, names: list[str]) -> Cut | None:
     """
     if not subject.case.offers("loop"):
         return None
-    model, found = subject.model(), Cuts()
+    model, seen = subject.model(), Operations()
     unreached = {id(p) for name, p in model.named_parameters() if name in names}
-    with found, suppress(CaseError):
+    with seen, suppress(CaseError):
         run_fit(
             subject,
             subject.fit,
@@ -75,7 +75,7 @@ def cut_in_front_of(subject: Subject, names: list[str]) -> Cut | None:
             Plan(epochs=1, train=[subject.batch("train", LITMUS_BATCH)]),
             planned=1,
         )
-    return next((cut for cut in found.found if cut.behind & unreached), None)
+    return next((cut for cut in seen.cuts if cut.behind & unreached), None)
 
 
 def place_of_training(subject: Subject, trace: Trace) -> str:

@@ -1,6 +1,7 @@
 """The checks. Importing this package registers all of them."""
 
 from ris_diag.checks import (
+    fresh,
     guards,
     inference,
     law_gradients,
@@ -16,6 +17,7 @@ from ris_diag.checks import (
 )
 
 __all__ = [
+    "fresh",
     "guards",
     "inference",
     "law_gradients",

@@ -86,11 +86,15 @@ def one_batch_learns(context: Context) -> None:
             "denominators",
         )
     elif drop < minimum and not _as_promised(context, first - last):
+        climbs = last > first and sum(step.expected for step in trace.steps) < 0
         context.problem(
             f"{judged} went from {first:.6f} to {last:.6f} in five steps: it fell by {drop:.1%}, "
-            f"limit {minimum:.0%}",
+            f"limit {minimum:.0%}" + ("; the updates climb the gradient" if climbs else ""),
             place=place,
-            next_step="look whether the learning rates "
+            next_step="look for maximize=True, a minus in front of the loss, or a gradient with "
+            "the wrong sign"
+            if climbs
+            else "look whether the learning rates "
             f"{trace.learning_rates} are above zero "
             "and whether the optimiser holds this model's parameters",
         )

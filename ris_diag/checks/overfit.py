@@ -1,16 +1,16 @@
 """A short training: memorising, generalising, and whether a search is worth it. S7 and S8."""
 
 import math
-from collections.abc import Iterable, Sized
 from dataclasses import dataclass
 
 import torch
 
-from ris_diag.case import Batch, Losses, Plan
+from ris_diag.case import Losses, Plan
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context, DeviceBatches, Subject
 from ris_diag.measure import (
     Fitted,
+    length_of,
     listed,
     mean_and_error,
     mean_nmse,
@@ -54,7 +54,7 @@ def _generalise(subject: Subject) -> Generalised:
         subject.batch("validation", VALIDATION_BATCH, offset=k) for k in range(VALIDATION_BATCHES)
     ]
     first = mean_nmse(subject, model, validation)
-    steps = EPOCHS * _length(loader)
+    steps = EPOCHS * length_of(loader)
     with subject.progress("overfit", steps) as advance:
 
         def on_step(epoch: int, losses: Losses) -> None:
@@ -248,8 +248,3 @@ def estimator_table(means: dict[str, tuple[float, float]], beta: float) -> list[
         for name, (mean, error) in means.items()
     ]
     return [header, *rows]
-
-
-def _length(loader: Iterable[Batch]) -> int:
-    """Number of batches; counts them where the loader has no len()."""
-    return len(loader) if isinstance(loader, Sized) else sum(1 for _ in loader)

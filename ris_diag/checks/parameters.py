@@ -117,7 +117,7 @@ def parameters_get_gradient(context: Context) -> None:
         cut = cut_in_front_of(subject, none)
         context.problem(
             f"{len(none)} of {len(trainable)} trainable parameters get no gradient "
-            f"({listed(none)}), limit {limit:g}" + (f"; cut by {cut.operation}" if cut else ""),
+            f"({listed(none)}), limit {limit:g}" + (f"; cut by {cut.name}" if cut else ""),
             place=cut.place if cut and cut.place else _class_of(fitted.roots, none[0]),
             next_step="take the cut out, or freeze what is behind it: Declared(frozen=[...])"
             if cut

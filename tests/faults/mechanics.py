@@ -571,3 +571,40 @@ def exceptions_are_swallowed() -> Case:
         return [Epoch(train=1.0)] * plan.epochs
 
     return built(Picky, fit=fit)
+
+
+@fault("L001", says="the updates climb the gradient")
+def climbs_the_gradient() -> Case:
+    return looped(
+        optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=0.05, maximize=True)
+    )
+
+
+# ---- fresh samples
+
+
+def loader(split: str, seed: int) -> list[Batch]:
+    return [batch(split, seed * 100 + k, 32) for k in range(8)]
+
+
+def metric(model: nn.Module, batch: Batch) -> float:
+    return float(loss(model, batch, Progress(epoch=1, epochs=1)))
+
+
+def of_a_constant(batch: Batch) -> float:
+    shares = torch.bincount(batch[1], minlength=CLASSES) / len(batch[1])
+    return float(-(shares * shares.clamp(min=1e-6).log()).sum())
+
+
+JUDGED = replace(PLAIN, loader=loader, metric=metric, baselines={"constant": of_a_constant})
+
+
+@fault("O004", says="the metric on fresh samples went from")
+def metric_of_another_model() -> Case:
+    stale = Classifier().eval()
+    return replace(JUDGED, metric=lambda model, batch: metric(stale, batch))
+
+
+@fault("O004", says="the metric is")
+def no_better_than_what_is_free() -> Case:
+    return replace(JUDGED, baselines={"the label itself": lambda batch: 0.0})

@@ -119,3 +119,16 @@ def test_training_is_the_same_watched_and_unwatched() -> None:
             train(model, 5)
         results.append(model.weight.detach())
     assert torch.equal(*results)
+
+
+def test_operations_on_request() -> None:
+    model = nn.Linear(3, 1)
+    with observe(model, operations=True) as trace:
+        train(model, 1)
+    assert trace.operations is not None
+    # `train` makes its input without a device and reads the loss.
+    assert [f.name for f in trace.operations.factories] == ["ones()"]
+    assert "__float__()" in [sync.name for sync in trace.operations.syncs]
+    with observe(model) as trace:
+        train(model, 1)
+    assert trace.operations is None

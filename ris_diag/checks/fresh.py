@@ -1,0 +1,95 @@
+"""A short training judged by the author's own metric on fresh samples. S7, B6."""
+
+import torch
+from torch import nn
+
+from ris_diag.case import Batch, Losses, Plan
+from ris_diag.check import Threshold, check
+from ris_diag.context import Context, DeviceBatches
+from ris_diag.measure import length_of, mean_and_error, run_fit
+from ris_diag.places import where
+
+EPOCHS = 30
+BATCHES, BATCH = 8, 32
+
+
+@check(
+    "O004",
+    "metric-improves",
+    title="A short training improves the metric on fresh samples, beyond what is free",
+    what="Trains 30 epochs with the author's loop and loader and compares the metric on eight "
+    "fresh batches with that of the first weights and with every baseline, batch by batch.",
+    why="A loss that falls on known samples says little; a metric that a constant or a classical "
+    "estimator reaches says nothing.",
+    sources=("S7", "B6"),
+    needs=("model", "batch", "loop", "loader", "metric"),
+    thresholds=(
+        Threshold(
+            name="min_drop",
+            value=0.05,
+            unit="share of the metric of the first weights",
+            why="as the loose bound of the litmus; thirty epochs give more",
+        ),
+        Threshold(
+            name="min_errors",
+            value=2.0,
+            unit="standard errors of the difference to the best baseline",
+            why="a difference that chance alone gives in one of forty runs",
+        ),
+    ),
+)
+def metric_improves(context: Context) -> None:
+    subject, case = context.subject, context.subject.case
+    model = subject.model()
+    loader = () if case.loader is None else case.loader("train", subject.seed)
+    fresh = [subject.batch("validation", BATCH, offset=k) for k in range(BATCHES)]
+    before = _metric(context, model, fresh)
+    steps = EPOCHS * length_of(loader)
+    with subject.progress("training", steps) as advance:
+
+        def on_step(epoch: int, losses: Losses) -> None:
+            advance(f"epoch {epoch}/{EPOCHS}, loss {float(losses.total.detach()):.3f}")
+
+        train = DeviceBatches(loader, subject.device)
+        plan = Plan(epochs=EPOCHS, train=train, validation=fresh, on_step=on_step)
+        run_fit(subject, subject.fit, model, plan, planned=steps)
+    after = _metric(context, model, fresh)
+    free = {name: [float(b(batch)) for batch in fresh] for name, b in case.baselines.items()}
+    rows = {"untrained": before, "trained": after, **free}
+    means = {name: mean_and_error(values) for name, values in rows.items()}
+    for name, (mean, error) in means.items():
+        context.say(f"{name:<20}{mean:10.4f} +- {error:.4f}")
+    first, last = means["untrained"][0], means["trained"][0]
+    drop = (first - last) / abs(first) if first else 0.0
+    context.measure(metric={name: mean for name, (mean, _) in means.items()}, drop=drop)
+    if not drop >= context.limit("min_drop"):
+        context.problem(
+            f"the metric on fresh samples went from {first:.4f} to {last:.4f}: it fell by "
+            f"{drop:.1%}, limit {context.limit('min_drop'):.0%}",
+            place=where(subject.fit),
+            next_step="look whether the metric sees the current weights, and at O001: does the "
+            "network memorise?",
+        )
+    best = min(free, key=lambda name: means[name][0], default=None)
+    if best is None:
+        return
+    gain, error = mean_and_error([b - a for a, b in zip(after, free[best], strict=True)])
+    context.measure(best_baseline=best, gain=gain, gain_standard_error=error)
+    if not gain > context.limit("min_errors") * error:
+        context.problem(
+            f"the metric is {last:.4f} and {best}, which needs no training, has "
+            f"{means[best][0]:.4f}: a gain of {gain:.4f} +- {error:.4f}, limit "
+            f"{context.limit('min_errors'):g} standard errors",
+            place=where(case.metric),
+            next_step="more data, another model or another input: so far it learnt nothing beyond "
+            "what is free",
+        )
+
+
+def _metric(context: Context, model: nn.Module, batches: list[Batch]) -> list[float]:
+    metric = context.subject.case.metric
+    model.eval()
+    with torch.no_grad():
+        values = [] if metric is None else [float(metric(model, batch)) for batch in batches]
+    model.train()
+    return values

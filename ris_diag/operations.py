@@ -1,0 +1,102 @@
+"""Every operation of a running training: where its graph is cut, where it waits for a device."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from ris_diag.graph import leaves, tensors_in
+from ris_diag.places import calling_place, direct_place
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """One operation worth noting.
+
+    Attributes:
+        name: "detach()", "argmax()", "linear() under no_grad", "zeros()", ...
+        place: file:line of the user's code.
+        behind: of a cut, ids of the leaf tensors to which the graph of the input leads.
+    """
+
+    name: str
+    place: str
+    behind: frozenset[int] = frozenset()
+
+
+class Operations(TorchFunctionMode):
+    """Looks at every operation inside the `with`; a step takes several times as long.
+
+    Attributes:
+        cuts: operations with a gradient at their input and none at their output.
+        factories: new tensors of more than one entry for which the user's code names no device.
+        syncs: places where the user's code waits for a number from the device.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cuts: list[Operation] = []
+        self.factories: list[Operation] = []
+        self.syncs: list[Operation] = []
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Call the function and note it."""
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        name = _name(func)
+        if name in FACTORIES and kwargs.get("device") is None:
+            self._factory(name, result)
+        if name in SYNCS and isinstance(args[0], Tensor):
+            place = direct_place()
+            if place:
+                self.syncs.append(Operation(name=f"{name}()", place=place))
+        inputs = [a for a in tensors_in((args, kwargs)) if a.requires_grad]
+        if inputs and name not in ASKING and _cuts(name, result):
+            self._cut(name, inputs)
+        return result
+
+    def _factory(self, name: str, result: Any) -> None:
+        place = direct_place()
+        if place and isinstance(result, Tensor) and result.ndim:  # a scalar goes anywhere
+            self.factories.append(Operation(name=f"{name}()", place=place))
+
+    def _cut(self, name: str, inputs: list[Tensor]) -> None:
+        shown = ".data" if name == "data" else f"{name}()"
+        if not torch.is_grad_enabled() and name not in LEAVING:
+            shown += " under no_grad"
+        behind = frozenset(id(leaf) for tensor in inputs for leaf in leaves(tensor))
+        self.cuts.append(Operation(name=shown, place=calling_place(), behind=behind))
+
+
+# fmt: off
+FACTORIES = frozenset({
+    "zeros", "ones", "full", "empty", "rand", "randn", "randint", "randperm", "arange", "linspace",
+    "eye", "tensor",
+})
+SYNCS = frozenset({
+    "item", "tolist", "numpy", "cpu", "nonzero", "__bool__", "__float__", "__int__", "__array__",
+})
+# fmt: on
+# Values that leave the graph for good, choices without a slope, questions that are no computation.
+LEAVING = frozenset(["item", "tolist", "numpy", "__array__", "__float__", "detach", "data"])
+CHOICES = frozenset(["argmax", "argmin", "argsort", "gt", "lt", "ge", "le", "bernoulli"])
+ASKING = frozenset(["requires_grad", "grad", "grad_fn", "backward", "requires_grad_", "zero_"])
+
+
+def _cuts(name: str, result: Any) -> bool:
+    if name in LEAVING:
+        return True
+    outputs = [t for t in tensors_in(result) if t.is_floating_point() or t.is_complex()]
+    if not outputs:
+        return name in CHOICES
+    return not any(t.requires_grad for t in outputs)
+
+
+def _name(func: Callable[..., Any]) -> str:
+    name = getattr(func, "__name__", str(func))
+    return getattr(getattr(func, "__self__", None), "__name__", name) if name == "__get__" else name
