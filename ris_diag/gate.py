@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from ris_diag.check import get_check, select_checks
 from ris_diag.families import FAMILIES
+from ris_diag.measure import listed
 from ris_diag.result import Report, Result
 from ris_diag.runner import Runner
 
@@ -55,7 +56,7 @@ def reasons_against(results: Iterable[Result]) -> list[str]:
     if failed:
         reasons.append(f"{', '.join(failed)} not passed")
     if unfit:
-        reasons.append(f"{', '.join(unfit)} do not apply to this case, which lacks parts they need")
+        reasons.append(f"{listed(unfit, 6)} do not apply to this case, which lacks parts they need")
     if uninstalled:
         extras = {get_check(name).extra for name in uninstalled}
         install = f"pip install 'ris-diag[{','.join(sorted(filter(None, extras)))}]'"

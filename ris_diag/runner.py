@@ -83,13 +83,13 @@ class Runner:
 
     def _run(self, check: Check) -> Result:
         case = self.subject.case
+        if check.id in case.exempt:
+            reason = case.exempt[check.id]
+            return self._result(check, "skip", cause=f"exempt: {reason}", exempt=reason)
         missing = [part for part in check.needs if not case.offers(part)]
         if missing:
             parts = ", ".join(unlocking(part) for part in missing)
             return self._result(check, "skip", cause=f"does not apply: needs {parts}")
-        if check.id in case.exempt:
-            reason = case.exempt[check.id]
-            return self._result(check, "skip", cause=f"exempt: {reason}", exempt=reason)
         if check.missing_extra:
             extra = f"pip install 'ris-diag[{check.extra}]'"
             return self._result(check, "skip", cause=f"did not run: needs {extra}")

@@ -1,4 +1,4 @@
-"""What it costs to watch: a training step of the reference learner, with and without the observer.
+"""What it costs to watch: a step of the reference learner, and all quick checks of a small case.
 
 Blocks of watched and unwatched steps alternate; the ratio is the median over rounds of process
 times, one thread.
@@ -11,11 +11,14 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
+import ris_diag
 from model.case import Reference
 from ris_diag import Losses, Progress, observe
+from tests.faults.zoo import ZOO
 
 ROUNDS, BLOCK = 30, 3
 MAX_RATIO = 1.10
+MAX_SECONDS = 0.3
 
 
 def test_a_watched_step(benchmark: BenchmarkFixture) -> None:
@@ -51,3 +54,17 @@ def test_a_watched_step(benchmark: BenchmarkFixture) -> None:
     print(f"\na watched step takes {ratio:.3f} of a plain one, one behind the watch {after:.3f}")  # noqa: T201
     if ratio > MAX_RATIO:
         pytest.fail(f"watching costs {ratio - 1:.1%} of a step, asked for is at most 10 %")
+
+
+def test_all_guard_and_litmus_checks_on_a_small_case(benchmark: BenchmarkFixture) -> None:
+    case = ZOO["mlp_100k"]()
+
+    def run() -> None:
+        ris_diag.run(case, select=["guard", "litmus"])
+
+    run()  # once imported
+    benchmark.pedantic(run, rounds=5)  # type: ignore[no-untyped-call]
+    seconds = statistics.median(benchmark.stats.stats.data)
+    print(f"\nall guard and litmus checks on an MLP of 100 k parameters take {seconds:.3f} s")  # noqa: T201
+    if seconds > MAX_SECONDS:
+        pytest.fail(f"the checks take {seconds:.2f} s, asked for is at most {MAX_SECONDS} s")

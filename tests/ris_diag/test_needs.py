@@ -41,7 +41,7 @@ def test_a_check_runs_on_what_it_needs(check: Check) -> None:
 def test_a_check_skips_without_a_part_it_needs(check: Check, part: str) -> None:
     if not needed(check, part):
         return
-    without: dict[str, Any] = {part: None}
+    without: dict[str, Any] = {part: None, "exempt": {}}
     result = ris_diag.run(replace(small(), **without), select=check.id)[check.id]
     assert result.status == "skip"
     assert re.search(rf"Case.({part}|fit|predict)\b", result.cause)

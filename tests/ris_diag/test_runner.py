@@ -16,7 +16,7 @@ from ris_diag import Case, CaseError, Losses, Override, Runner, UnknownCheckErro
 from ris_diag.check import select_checks
 from ris_diag.errors import DeviceError
 from ris_diag.gate import READY, gate, reasons_against
-from tests.expected import behind
+from tests.expected import COUNT, IDS, behind
 from tests.faults.healthy import small
 
 
@@ -141,7 +141,7 @@ def test_unknown_check_is_refused_with_what_there_is(select: str) -> None:
     [
         ("G00", "G002,G003", ["G001", "G004", "G005", "G006"]),
         ("litmus", "L01,L02", [f"L00{n}" for n in range(1, 10)]),
-        (["beta-walk", "O"], None, ["L002", "O001", "O002", "O003"]),
+        (["beta-walk", "O"], None, ["L002", "O001", "O002", "O003", "O004"]),
     ],
 )
 def test_selection_by_prefix_family_and_slug(
@@ -198,8 +198,10 @@ def test_gate_tells_what_does_not_apply_from_what_fails() -> None:
     verdict = gate(Runner(bare()))
     assert not verdict.ready
     assert {result.status for result in verdict.report.results} == {"skip"}
-    assert verdict.text.startswith("NOT READY: G001, G002")
-    assert verdict.text.endswith("O003 do not apply to this case, which lacks parts they need")
+    assert verdict.text == (
+        f"NOT READY: {', '.join(IDS[:6])} and {COUNT - 6} more do not apply to this case, which "
+        "lacks parts they need"
+    )
 
 
 def test_nobody_can_declare_the_verdict_away() -> None:
@@ -280,3 +282,35 @@ def test_gate_opens_for_the_reference_learner() -> None:
     verdict = gate(Runner(small()))
     assert verdict.ready
     assert verdict.text == READY
+
+
+def test_an_exempt_check_lets_the_gate_open_though_its_parts_are_missing() -> None:
+    case = bare(exempt={"O004": "no metric"})
+    result = ris_diag.run(case, select="O004")["O004"]
+    assert (result.status, result.exempt) == ("skip", "no metric")
+    assert "O004" not in gate(Runner(case)).text
+
+
+def test_nobody_can_exempt_the_verdict_itself() -> None:
+    runner = Runner(bare(exempt={"O003": "we know better"}))
+    assert "O003 not passed" in gate(runner).text
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"exempt": {"M008": " "}}, r"exempt\['M008'\] needs a reason"),
+        (
+            {"exempt": {"M008": "r"}, "expected_failures": {"M008": "r"}},
+            "'M008' is in expected_failures and in exempt",
+        ),
+    ],
+)
+def test_wrong_exemptions_are_refused(wrong: dict[str, dict[str, str]], message: str) -> None:
+    with pytest.raises(CaseError, match=message):
+        bare(**wrong)
+
+
+def test_an_exempt_check_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(CaseError, match=r"exempt\['X001'\] name\(s\) nothing that exists"):
+        ris_diag.run(bare(exempt={"X001": "reason"}))
