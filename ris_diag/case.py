@@ -111,6 +111,23 @@ class Declared:
     warmup_share: float = 0.2
     beta_jitter: float = 0.0
 
+    def __post_init__(self) -> None:
+        problems = []
+        if not isinstance(self.accumulation, int) or self.accumulation < 1:
+            problems.append(f"accumulation={self.accumulation!r}: expected a whole number from 1")
+        if isinstance(self.frozen, str) or not all(isinstance(name, str) for name in self.frozen):
+            problems.append(f"frozen={self.frozen!r}: expected a list of patterns, ['backbone.*']")
+        groups = self.tied or ()
+        if any(isinstance(group, str) or len(group) < 2 for group in groups):
+            problems.append(
+                f"tied={self.tied!r}: expected groups of names, [['a.weight', 'b.weight']]"
+            )
+        rate = self.learning_rate
+        if not (rate is None or callable(rate) or isinstance(rate, int | float)):
+            problems.append(f"learning_rate={rate!r}: expected a number, or step -> number")
+        if problems:
+            raise CaseError("Declared: " + "; ".join(problems))
+
     def beta(self, epoch: int, epochs: int) -> float:
         """Declared blend weight: linear over W = max(2, int(warmup_share epochs)) epochs."""
         warmup = max(2, int(self.warmup_share * epochs))
@@ -282,7 +299,7 @@ class Case:
             parts: any other part of the case, by name.
 
         Raises:
-            CaseError: the optimiser doesn't hold the model's parameters, the loader gives no pairs.
+            CaseError: no module, no optimiser; later, a loader that gives no pairs.
         """
         from ris_diag.lent import Lent
 

@@ -1,6 +1,7 @@
 """Every parameter: registered, held by an optimiser, reached, moving or frozen, tied. B1."""
 
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -204,8 +205,17 @@ def frozen_as_declared(context: Context) -> None:
                 drifting.append(name)
         elif not parameter.requires_grad:
             undeclared.append(name)
-    context.measure(drifting=drifting, undeclared=undeclared)
+    patterns = () if declared is None else declared.frozen
+    names = list(named_parameters(fitted))
+    idle = [p for p in patterns if not any(fnmatchcase(name, p) for name in names)]
+    context.measure(drifting=drifting, undeclared=undeclared, idle_patterns=idle)
     limit = context.limit("max_offenders")
+    if idle:
+        context.problem(
+            f"no parameter fits Declared.frozen {listed(idle)}",
+            place=_class_of(fitted.roots, names[0] if names else ""),
+            next_step=f"names are {listed(names)}; patterns match them whole, as in 'backbone.*'",
+        )
     if len(drifting) > limit:
         context.problem(
             f"{len(drifting)} parameters that are declared frozen move ({listed(drifting)})",

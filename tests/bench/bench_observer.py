@@ -59,12 +59,15 @@ def test_a_watched_step(benchmark: BenchmarkFixture) -> None:
 def test_all_guard_and_litmus_checks_on_a_small_case(benchmark: BenchmarkFixture) -> None:
     case = ZOO["mlp_100k"]()
 
-    def run() -> None:
-        ris_diag.run(case, select=["guard", "litmus"])
+    times = []
 
-    run()  # once imported
-    benchmark.pedantic(run, rounds=5)  # type: ignore[no-untyped-call]
-    seconds = statistics.median(benchmark.stats.stats.data)
+    def run() -> None:
+        start = time.process_time()
+        ris_diag.run(case, select=["guard", "litmus"])
+        times.append(time.process_time() - start)
+
+    benchmark.pedantic(run, rounds=5, warmup_rounds=1)  # type: ignore[no-untyped-call]
+    seconds = statistics.median(times[1:])  # once imported
     print(f"\nall guard and litmus checks on an MLP of 100 k parameters take {seconds:.3f} s")  # noqa: T201
     if seconds > MAX_SECONDS:
         pytest.fail(f"the checks take {seconds:.2f} s, asked for is at most {MAX_SECONDS} s")

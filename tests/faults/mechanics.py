@@ -608,3 +608,8 @@ def metric_of_another_model() -> Case:
 @fault("O004", says="the metric is")
 def no_better_than_what_is_free() -> Case:
     return replace(JUDGED, baselines={"the label itself": lambda batch: 0.0})
+
+
+@fault("L016", says="no parameter fits Declared.frozen backbone.*")
+def frozen_pattern_that_fits_nothing() -> Case:
+    return replace(PLAIN, declared=Declared(frozen=["backbone.*"]))
