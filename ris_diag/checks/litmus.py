@@ -2,12 +2,14 @@
 
 import math
 
+from ris_diag.case import Plan
 from ris_diag.check import Threshold, check
-from ris_diag.context import Context
-from ris_diag.measure import LITMUS_EPOCHS, LITMUS_STEPS, litmus
+from ris_diag.context import Context, Subject
+from ris_diag.measure import LITMUS_BATCH, LITMUS_EPOCHS, LITMUS_STEPS, litmus, run_fit
 from ris_diag.places import where
 
 NOTE_EPOCHS = 30
+WALK_EPOCHS = 10  # a warm-up of two of them, then the final value
 
 
 @check(
@@ -139,8 +141,9 @@ def _as_promised(context: Context, fall: float) -> bool:
     "beta-walk",
     title="beta follows its declared schedule",
     what="Measures the blend weight in effect in each of the five litmus steps from R_blend, "
-    "R_pred and R_samp themselves, and compares it with the declared schedule; compares the "
-    "schedule that inference uses over a run of 30 epochs, too.",
+    "R_pred and R_samp themselves, and compares it with the declared schedule; the same over a "
+    "whole run of ten epochs on every path of the loop (where a path leaves samples out, nothing "
+    "is compared), and over 30 epochs for the schedule that inference uses.",
     why="A warm-up that is stuck, off by one step or never applied trains another objective than "
     "the declared one, and nothing else shows it.",
     sources=("S1",),
@@ -175,6 +178,19 @@ def beta_walk(context: Context) -> None:
             place=where(subject.fit),
             next_step="pass the schedule's beta of this epoch (counted from 1) to the blend",
         )
+    for path, seen in _walks(subject).items():
+        off = [
+            f"epoch {epoch}: {got:.3f}, declared {declared.beta(epoch, WALK_EPOCHS):.3f}"
+            for epoch, got in enumerate(seen, start=1)
+            if got is not None and abs(got - declared.beta(epoch, WALK_EPOCHS)) > tolerance
+        ]
+        if off:
+            context.problem(
+                f"path {path}: beta in effect leaves its schedule in {len(off)} of {WALK_EPOCHS} "
+                f"epochs ({'; '.join(off[:3])}; limit {tolerance:g})",
+                place=where(subject.case.paths.get(path, subject.fit)),
+                next_step="pass the schedule's beta of this epoch to the blend on this path, too",
+            )
     schedule = [subject.covariance.beta(e, NOTE_EPOCHS) for e in range(1, NOTE_EPOCHS + 1)]
     context.measure(schedule=schedule)
     off = [
@@ -190,3 +206,13 @@ def beta_walk(context: Context) -> None:
             next_step="beta = start + (final - start) (epoch - 1) / (W - 1) for epoch <= W = "
             "max(2, int(share * epochs)), without jitter",
         )
+
+
+def _walks(subject: Subject) -> dict[str, list[float | None]]:
+    """Beta in effect in every epoch of a whole run, by path; None where it can't be measured."""
+    walks = {}
+    for path, fit in (subject.case.paths or {"fit": subject.fit}).items():
+        plan = Plan(epochs=WALK_EPOCHS, train=[subject.batch("train", LITMUS_BATCH)])
+        fitted = run_fit(subject, fit, subject.model(), plan, planned=WALK_EPOCHS)
+        walks[path] = [step.beta for step in fitted.steps]
+    return walks

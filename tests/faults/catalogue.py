@@ -147,6 +147,16 @@ def inference_has_another_schedule() -> Case:
     return with_covariance(beta=lambda epoch, epochs: 0.3)
 
 
+@fault(
+    "L002", says="path late: beta in effect leaves its schedule in 5 of 10 epochs (epoch 6: 0.000"
+)
+def beta_falls_back_behind_the_warmup() -> Case:
+    def falls_back(epoch: int, epochs: int) -> float:
+        return 0.0 if epoch > 5 else SMALL.train.schedule.beta(epoch, epochs)
+
+    return replace(small(), paths={"plain": SMALL.fit, "late": loop(schedule=falls_back)})
+
+
 @fault("L006", says="at beta = 1 the weight of cov_pred is 0.05, at least 0.2 is needed")
 def beta_one_without_safety() -> Case:
     class Unsafe(LossWeights):
