@@ -213,8 +213,12 @@ class _Watch:
         """A method whose calls are noted as an event."""
 
         def method(*args: Any, **kwargs: Any) -> Any:
-            if event == "unscale" and self._shrank(self._raw):
-                self.trace.events.append("clip scaled")
+            if event == "unscale" and self._raw is not None:
+                optimizer = kwargs["optimizer"] if "optimizer" in kwargs else args[1]
+                held = [self._number.get(id(p), len(self._raw)) for p in _parameters(optimizer)]
+                numbers = [number for number in held if number < len(self._raw)]
+                if self._shrank(self._raw[numbers], numbers):
+                    self.trace.events.append("clip scaled")
             if event == "zero_grad" and self.trace.events[-1:] == ["step"]:
                 step = self.trace.steps[-1]
                 if self._shrank(self._left, step.numbers):
@@ -230,11 +234,11 @@ class _Watch:
 
         return method
 
-    def _shrank(self, since: Tensor | None, numbers: list[int] | None = None) -> bool:
+    def _shrank(self, since: Tensor | None, numbers: list[int]) -> bool:
         """Whether gradients are smaller than they were, and not gone."""
         if since is None:
             return False
-        now = self.norms()[: len(since)] if numbers is None else self.norms()[numbers]
+        now = self.norms()[numbers]
         return bool(((now > 0) & (now < 0.999 * since)).any())
 
     def before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:

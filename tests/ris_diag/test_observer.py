@@ -132,3 +132,20 @@ def test_operations_on_request() -> None:
     with observe(model) as trace:
         train(model, 1)
     assert trace.operations is None
+
+
+@pytest.mark.parametrize("clips", [False, True])
+def test_two_optimisers_of_one_scaler(clips: bool) -> None:
+    first, second = nn.Linear(3, 3), nn.Linear(3, 1)
+    optimizers = [torch.optim.SGD(layer.parameters(), lr=0.1) for layer in (first, second)]
+    scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
+    with observe(nn.Sequential(first, second)) as trace:
+        loss = second(first(torch.ones(2, 3))).square().mean()
+        torch.autograd.backward(scaler.scale(loss))
+        if clips:
+            nn.utils.clip_grad_norm_(second.parameters(), 1e-3)
+        for optimizer in optimizers:
+            scaler.step(optimizer)
+        scaler.update()
+    assert ("clip scaled" in trace.events) == clips
+    assert trace.losses == [pytest.approx(float(loss.detach()))]
