@@ -1,5 +1,6 @@
 """The description of a training under test. Every optional part unlocks checks."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -86,6 +87,10 @@ class Training:
     state: dict[str, Any] = field(default_factory=dict)
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Declared:
     """What the author says is in effect.
@@ -123,8 +128,15 @@ class Declared:
                 f"tied={self.tied!r}: expected groups of names, [['a.weight', 'b.weight']]"
             )
         rate = self.learning_rate
-        if not (rate is None or callable(rate) or isinstance(rate, int | float)):
+        if not (rate is None or callable(rate) or _is_number(rate)):
             problems.append(f"learning_rate={rate!r}: expected a number, or step -> number")
+        problems += [
+            f"weights[{name!r}]={weight!r}: expected a number"
+            for name, weight in self.weights.items()
+            if not _is_number(weight)
+        ]
+        if not _is_number(self.floor):
+            problems.append(f"floor={self.floor!r}: expected a number")
         if problems:
             raise CaseError("Declared: " + "; ".join(problems))
 
@@ -268,6 +280,15 @@ class Case:
         ]
         if not isinstance(self.name, str) or not self.name:
             problems.append(f"name must be a text that isn't empty, not {self.name!r}")
+        problems += [
+            f"{part} must be a dict, not {getattr(self, part)!r}"
+            for part in ("paths", "baselines", "expected_failures", "exempt", "thresholds")
+            if not isinstance(getattr(self, part), Mapping)
+        ]
+        if not isinstance(self.declared, Declared | None):
+            problems.append(f"declared must be a ris_diag.Declared, not {self.declared!r}")
+        if problems:
+            raise CaseError(f"case {self.name!r}: " + "; ".join(problems))
         for part in ("expected_failures", "exempt"):
             for key, reason in getattr(self, part).items():
                 if not isinstance(reason, str) or not reason.strip():

@@ -30,6 +30,7 @@ class Metric:
 
         self.truth, self.estimate = generic(), generic()
         self.error = self.estimate - self.truth
+        self.direction = generic()
 
     def __call__(self, estimate: Tensor, truth: Tensor) -> float:
         """Value of the first sample."""
@@ -242,7 +243,8 @@ def half_precision(metric: Metric) -> str | None:
             return f"the value is {value} from a scale of {scale:g} on: half precision overflows"
     for dtype in (torch.complex64, torch.complex128):
         estimate, truth = metric.estimate.to(dtype), metric.truth.to(dtype)
-        steps = {metric(estimate * (1 + k * 1e-5), truth) for k in range(5)}
+        step = 1e-5 * metric.direction.to(dtype)
+        steps = {metric(estimate + k * step, truth) for k in range(5)}
         if len(steps) < 5:
             return f"a change of the estimate by 1e-5 of itself does not move the value, {dtype}"
     return None

@@ -1,7 +1,7 @@
 """Every operation of a running training: where its graph is cut, where it waits for a device."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ris_diag.graph import leaves, tensors_in
-from ris_diag.places import calling_place, direct_place
+from ris_diag.places import calling_place, direct_place, made_by_toolkit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Operation:
 
     name: str
     place: str
-    behind: frozenset[int] = frozenset()
+    behind: frozenset[int] = field(default=frozenset(), repr=False)
 
 
 class Operations(TorchFunctionMode):
@@ -48,6 +48,8 @@ class Operations(TorchFunctionMode):
         """Call the function and note it."""
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
+        if made_by_toolkit():
+            return result
         name = _name(func)
         if name in FACTORIES and kwargs.get("device") is None:
             self._factory(name, result)

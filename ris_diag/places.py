@@ -22,6 +22,8 @@ def where(function: Any) -> str:
         path, (_, line) = inspect.getfile(function), inspect.findsource(function)
     except (OSError, TypeError):
         return getattr(function, "__qualname__", repr(function))
+    if not _is_users(path):  # a class of torch, a model that was lent
+        return str(getattr(function, "__qualname__", function))
     return f"{short_path(path)}:{line + 1}"
 
 
@@ -54,6 +56,17 @@ def direct_place() -> str:
             return ""
         frame = frame.f_back
     return ""
+
+
+def made_by_toolkit() -> bool:
+    """Whether the running call comes from this toolkit itself, not from what it watches."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        path = frame.f_code.co_filename
+        if not path.endswith((*OVERRIDES, "ris_diag/places.py", "ris_diag/operations.py")):
+            return Path(path).is_relative_to(TOOLKIT)
+        frame = frame.f_back
+    return False
 
 
 def short_path(path: str) -> str:

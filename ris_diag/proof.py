@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ris_diag import strategies as ris
 from ris_diag.context import Context
+from ris_diag.measure import captured_output
 from ris_diag.mistakes import mistakes_behind
 from ris_diag.places import place_of, where
 from ris_diag.randomness import derived_seed
@@ -160,23 +161,32 @@ class Trial:
         return values.detach().double().cpu(), gradient.cpu()
 
     def _applied(self, estimate: Tensor, truth: Tensor) -> Tensor:
+        before = estimate.detach().clone(), truth.clone()
         try:
             values = self.context.subject.distance(estimate, truth)
         except Exception as error:
             self.place = place_of(error)
             raise Unusable(f"it raised {type(error).__name__}: {error}") from error
+        if not all(map(_equal, before, (estimate.detach(), truth))):
+            raise Unusable("it changes its arguments in place")
         B = len(estimate)
         if not isinstance(values, Tensor) or values.shape != (B,) or values.is_complex():
-            given = f"a tensor {list(values.shape)}" if isinstance(values, Tensor) else repr(values)
+            kind = "complex" if isinstance(values, Tensor) and values.is_complex() else "a"
+            shown = f"{kind} tensor {list(values.shape)}" if isinstance(values, Tensor) else ""
+            given = shown or repr(values)
             hint = (
                 "; one value for all of it: the batch is folded into the norm"
-                if isinstance(values, Tensor) and values.numel() == 1
+                if isinstance(values, Tensor) and values.ndim == 0
                 else ""
             )
             raise Unusable(
                 f"it gave {given:.60} for a batch of {B}: expected real values [{B}]{hint}"
             )
         return values
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all())
 
 
 def prove(context: Context, law: Law) -> None:
@@ -206,9 +216,10 @@ def prove(context: Context, law: Law) -> None:
     rng = random.Random(derived_seed(subject.seed, context.check.id))  # noqa: S311  # no secret
     place = where(subject.distance)
     try:
-        found = hypothesis.find(
-            attempts(), lambda result: result is not None, settings=settings, random=rng
-        )
+        with captured_output():
+            found = hypothesis.find(
+                attempts(), lambda result: result is not None, settings=settings, random=rng
+            )
     except hypothesis.errors.NoSuchExample:
         context.measure(examples=tried)
         return
@@ -232,13 +243,17 @@ def _report(found: Refutation, context: Context, tried: int, place: str) -> None
     causes = mistakes_behind(context) if found.usable else []
     context.measure(looks_like=[cause.name for cause, _ in causes])
     pattern = "".join(f". It looks like {cause.name}: {seen}" for cause, seen in causes)
+    advice = "mend the distance: as long as it gives no values there is nothing to prove"
+    if found.usable:
+        advice = (
+            "evaluate the distance on this example by hand; if it isn't meant to keep this law, "
+            f'say so with a reason: Case(exempt={{"{context.check.id}": "..."}})'
+        )
     example = f", for {' and '.join(names)} ({dtype})" if names else ""
     context.problem(
         f"{found.claim}{example}{pattern}",
         place=found.place or place,
-        next_step="; ".join(cause.next_step for cause, _ in causes)
-        or "evaluate the distance on this example by hand; if it isn't meant to keep this law, say "
-        f'so with a reason: Case(exempt={{"{context.check.id}": "..."}})',
+        next_step="; ".join(cause.next_step for cause, _ in causes) or advice,
     )
 
 

@@ -6,9 +6,15 @@ example shrinks to something that a person can read. Tensors stay on the CPU: mo
 
 import numpy as np
 import torch
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from torch import Tensor
+
+try:
+    from hypothesis import strategies as st
+    from hypothesis.extra import numpy as hnp
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "ris_diag.strategies needs hypothesis: pip install 'ris-diag[laws]'", name=error.name
+    ) from error
 
 LARGEST_ENTRY = 3
 MAX_SIZE, MAX_BATCH, MAX_SNAPSHOTS = 6, 3, 8

@@ -162,9 +162,17 @@ class Trace:
         return next((n for n, p in enumerate(self.parameters) if p is parameter), None)
 
     @property
+    def groups(self) -> list[list[Step]]:
+        """Steps by the set of parameters that they move: of optimisers that take turns, too."""
+        by_set: dict[frozenset[int], list[Step]] = {}
+        for step in self.steps:
+            by_set.setdefault(frozenset(step.numbers), []).append(step)
+        return list(by_set.values())
+
+    @property
     def rounds(self) -> int:
-        """Steps of the optimiser that took most."""
-        return max((len(self.steps_of(n)) for n in range(len(self.optimizers))), default=0)
+        """Steps of the group that took most."""
+        return max(map(len, self.groups), default=0)
 
     def steps_of(self, optimizer: int) -> list[Step]:
         """Steps of one optimiser."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import suppress
 from fnmatch import fnmatchcase
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +37,16 @@ def _script(subject: Subject) -> Fitted:
     main = subject.case.main
     if main is None:
         raise LookupError("neither a loop nor a script")
-    with captured_output() as (log, printed), observe(stop_after=SCRIPT_STEPS) as trace:
-        main()
+    with (
+        captured_output() as (log, printed),
+        patch.object(torch, "save", _not_saved),  # a few steps must not replace a checkpoint
+        observe(stop_after=SCRIPT_STEPS) as trace,
+    ):
+        try:
+            main()
+        except SystemExit as ended:
+            if ended.code not in (None, 0):
+                raise
     held = {id(p) for o in trace.optimizers for g in o.param_groups for p in g["params"]}
     roots = [
         module
@@ -78,6 +87,10 @@ def cut_in_front_of(subject: Subject, names: list[str]) -> Operation | None:
     return next((cut for cut in seen.cuts if cut.behind & unreached), None)
 
 
+def _not_saved(*args: object, **kwargs: object) -> None:
+    """In place of torch.save while a script is watched."""
+
+
 def place_of_training(subject: Subject, trace: Trace) -> str:
     """Where the first step was taken, else where the training is defined."""
     door = subject.case.fit or subject.case.step or subject.case.main or subject.case.loss
@@ -90,7 +103,9 @@ def steps_or_problem(context: Context, trace: Trace) -> bool:
         context.problem(
             "no optimiser step was seen",
             place=place_of_training(context.subject, trace),
-            next_step="run L009: it counts steps and backward passes",
+            next_step="look whether the script reaches its loop and calls optimizer.step()"
+            if context.subject.case.main is not None
+            else "run L009: it counts steps and backward passes",
         )
     return bool(trace.steps)
 

@@ -13,6 +13,7 @@ from ris_diag.checks import (
     modules,
     overfit,
     parameters,
+    rates,
     steps,
 )
 
@@ -29,5 +30,6 @@ __all__ = [
     "modules",
     "overfit",
     "parameters",
+    "rates",
     "steps",
 ]

@@ -11,7 +11,8 @@ from ris_diag.check import Threshold, check
 from ris_diag.context import Context
 from ris_diag.measure import FIT_EPOCHS, accumulation, listed, short_fit
 from ris_diag.places import where
-from ris_diag.trace import Backward
+from ris_diag.trace import Backward, Trace
+from ris_diag.watched import place_of_training, watch
 
 MEAN_ROUNDING = Threshold(
     name="max_relative_difference",
@@ -162,11 +163,11 @@ def reported_loss_is_observed(context: Context) -> None:
     "one-step-a-batch",
     title="The loop takes one optimiser step a batch, or as many as accumulation leaves",
     what="Counts optimiser steps and backward passes of the author's loop against the batches that "
-    "it was given.",
+    "it was given; of a script, backward passes against steps.",
     why="An optimiser step one indentation too far to the left makes one update an epoch: the "
     "loss falls, a hundred times too slowly.",
     sources=("S13", "B1"),
-    needs=("model", "batch", "loop"),
+    needs=("run",),
     thresholds=(
         Threshold(
             name="max_missing_share",
@@ -174,17 +175,26 @@ def reported_loss_is_observed(context: Context) -> None:
             unit="share of the planned steps",
             why="the plan asks for one step a batch; nothing else is declared",
         ),
+        Threshold(
+            name="max_passes",
+            value=3,
+            unit="backward passes for one step, where a script gives no plan",
+            why="two losses, or two optimisers, have a pass each; many more are an accumulation "
+            "that nobody declared",
+        ),
     ),
 )
 def one_step_a_batch(context: Context) -> None:
     subject = context.subject
-    fitted = short_fit(subject)
+    fitted = watch(subject)
     trace, batches = fitted.trace, fitted.planned
+    if not subject.case.offers("loop"):
+        _passes_of_a_script(context, trace)
+        return
     skipped = sum(passes.skipped for passes in trace.backward)  # a GradScaler may do so
-    counts = [len(trace.steps_of(number)) for number in range(len(trace.optimizers))]
-    steps, planned = max(counts, default=0), batches // accumulation(subject)
+    steps, planned = trace.rounds, batches // accumulation(subject)
     context.measure(
-        steps=counts,
+        steps=[len(group) for group in trace.groups],
         backward=len(trace.backward),
         batches=batches,
         planned=planned,
@@ -204,6 +214,19 @@ def one_step_a_batch(context: Context) -> None:
             f"{len(trace.backward)} backward passes",
             place=fitted.trace.step_place or where(subject.fit),
             next_step="call zero_grad(), backward() and step() inside the loop over batches",
+        )
+
+
+def _passes_of_a_script(context: Context, trace: Trace) -> None:
+    passes = sum(not p.inside_step for p in trace.backward) / accumulation(context.subject)
+    steps = len(trace.steps)
+    context.measure(steps=steps, backward=len(trace.backward))
+    if not steps or passes > context.limit("max_passes") * steps:
+        context.problem(
+            f"{steps} optimiser steps for {len(trace.backward)} backward passes",
+            place=place_of_training(context.subject, trace),
+            next_step="call step() inside the loop over batches, or declare what is accumulated: "
+            "Declared(accumulation=...)",
         )
 
 

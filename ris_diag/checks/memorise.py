@@ -71,7 +71,15 @@ def _memorises_anything(context: Context) -> None:
     before = _loss_of(subject, model, batch)
     _memorise(context, model, batch, None)
     after = _loss_of(subject, model, batch)
-    left = (after - floor) / (before - floor) if before > floor else math.nan
+    if before <= floor:
+        context.problem(
+            f"the loss of the first weights is {before:.4f}, not above its floor {floor:g}",
+            place=where(subject.case.loss),
+            next_step="look for a minus in front of the loss; if it may be negative, declare that "
+            "of a perfect prediction: Declared(floor=...)",
+        )
+        return
+    left = (after - floor) / (before - floor)
     context.measure(loss_first=before, loss_last=after, floor=floor, left=left)
     context.say(
         f"Memorising {MEMORISE_SAMPLES} samples: loss {before:.4f} -> {after:.4f}, floor "
@@ -85,10 +93,13 @@ def _memorises_anything(context: Context) -> None:
             f"left, limit {limit:.0%}: "
             + ("it learns, but not all of it" if learns else "it does not learn"),
             place=where(subject.case.model if learns else subject.fit),
-            next_step="give the network more capacity or another learning rate, look for noise in "
-            "the labels, or declare the loss of a perfect prediction: Declared(floor=...)"
+            next_step="declare the loss of a perfect prediction if it isn't 0, as with smoothed "
+            "labels or a penalty: Declared(floor=...); else look at the learning rate, the "
+            "capacity, noise in the labels, and an activation that can't reach them"
             if learns
-            else "run the litmus family first: it names what keeps the weights from moving",
+            else "run the litmus family first: it names what keeps the weights from moving; where "
+            "it is green, look at what the loss compares: shapes that broadcast, labels of other "
+            "samples, an activation that can't reach them",
         )
 
 

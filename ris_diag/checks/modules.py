@@ -12,6 +12,7 @@ from ris_diag.check import Threshold, check
 from ris_diag.context import Context
 from ris_diag.measure import alike, listed
 from ris_diag.places import where
+from ris_diag.trace import Trace
 from ris_diag.watched import named_modules, place_of_training, steps_or_problem, watch
 
 SOURCES = ("B1",)
@@ -62,11 +63,12 @@ def modules_are_called(context: Context) -> None:
     "modes-match-phase",
     title="Train mode while training, eval mode while validating",
     what="Reads the mode of the model at every call, while the loop goes through training and "
-    "through validation batches, where it holds dropout or batch norm.",
+    "through validation batches, where it holds dropout or batch norm; of a script, at every call "
+    "with a gradient.",
     why="model.eval() without a way back switches dropout and batch norm off from the second epoch "
     "on; validation in train mode measures another model and moves its statistics.",
     sources=("B1", "B7"),
-    needs=("model", "batch", "loop"),
+    needs=("run",),
     thresholds=(
         Threshold(name="max_calls", value=0, unit="calls", why="each is in the wrong mode"),
     ),
@@ -75,6 +77,9 @@ def modes_match_phase(context: Context) -> None:
     fitted = watch(context.subject)
     trace = fitted.trace
     sensitive = [n for n, m in named_modules(fitted).items() if _depends_on_mode(m)]
+    if not context.subject.case.offers("loop"):
+        _mode_of_a_script(context, trace, sensitive)
+        return
     wrong = {
         "training": [
             c
@@ -100,6 +105,19 @@ def modes_match_phase(context: Context) -> None:
                 place=place_of_training(context.subject, trace),
                 next_step=f"call model.{call}() in front of every pass of {phase}",
             )
+
+
+def _mode_of_a_script(context: Context, trace: Trace, sensitive: list[str]) -> None:
+    """No batches tell training from validation: what is wrong is a model that never trains."""
+    calls = [c for c in trace.calls if c.gradient and _learns(c.module)]
+    context.measure(sensitive=sensitive, calls=len(calls))
+    if calls and not any(c.training for c in calls):
+        context.problem(
+            f"all {len(calls)} calls with a gradient are in eval mode, and {listed(sensitive)} "
+            "depend on it",
+            place=place_of_training(context.subject, trace),
+            next_step="call model.train() in front of the training",
+        )
 
 
 def _learns(module: nn.Module) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from ris_diag.check import Threshold, check
 from ris_diag.context import Context
 from ris_diag.measure import listed, ties
 from ris_diag.places import where
+from ris_diag.trace import Step, Trace
 from ris_diag.watched import (
     cut_in_front_of,
     frozen_by_declaration,
@@ -42,9 +44,10 @@ def optimiser_holds_parameters(context: Context) -> None:
     subject, fitted = context.subject, watch(context.subject)
     if not steps_or_problem(context, fitted.trace):
         return
-    held = [
-        id(p) for o in fitted.trace.optimizers for group in o.param_groups for p in group["params"]
-    ]
+    rebuilt = max(map(_successors, fitted.trace.groups), default=1)
+    counted = [set(map(id, held_by(fitted.trace, group))) for group in fitted.trace.groups]
+    held = [key for group in counted for key in group]
+    held += _held_twice(fitted.trace)
     trainable = {
         name: id(p)
         for name, p in named_parameters(fitted).items()
@@ -66,12 +69,44 @@ def optimiser_holds_parameters(context: Context) -> None:
             else "pass model.parameters() to the optimiser, or declare these as frozen: "
             "Declared(frozen=[...])",
         )
+    if rebuilt > 1:
+        context.problem(
+            f"the optimiser was built {rebuilt} times in {len(fitted.trace.steps)} steps: its "
+            "moments and its schedule start anew each time",
+            place=place,
+            next_step="build it once, in front of the loop over epochs",
+        )
     if len(twice) > limit:
         context.problem(
             f"{len(twice)} parameters are held twice ({listed(twice)})",
             place=place,
             next_step="give each parameter to one group of one optimiser",
         )
+
+
+def held_by(trace: Trace, steps: list[Step]) -> list[Tensor]:
+    """The parameters that these steps move."""
+    return [trace.parameters[number] for number in steps[0].numbers]
+
+
+def _successors(steps: list[Step]) -> int:
+    """How many optimisers took these steps one behind the other; 1 where they take turns."""
+    turns = [number for number, _ in groupby(step.optimizer for step in steps)]
+    return len(turns) if len(turns) == len(set(turns)) else 1
+
+
+def _held_twice(trace: Trace) -> list[int]:
+    """Ids that one optimiser holds twice, or two that take turns over the same parameters."""
+    twice = []
+    for steps in trace.groups:
+        parameters = held_by(trace, steps)
+        several = len({step.optimizer for step in steps}) > 1 and _successors(steps) == 1
+        twice += [
+            id(p)
+            for k, p in enumerate(parameters)
+            if several or any(p is q for q in parameters[:k])
+        ]
+    return twice
 
 
 @check(

@@ -613,3 +613,55 @@ def no_better_than_what_is_free() -> Case:
 @fault("L016", says="no parameter fits Declared.frozen backbone.*")
 def frozen_pattern_that_fits_nothing() -> Case:
     return replace(PLAIN, declared=Declared(frozen=["backbone.*"]))
+
+
+def rebuilding_fit(model: nn.Module, plan: Plan) -> list[Epoch]:
+    history = []
+    for _ in range(plan.epochs):
+        history += Loop()(model, replace(plan, epochs=1))
+    return history
+
+
+@fault("L013", says="the optimiser was built 4 times in 12 steps")
+def optimiser_anew_in_every_epoch() -> Case:
+    return replace(PLAIN, fit=rebuilding_fit)
+
+
+@fault("L012", "L018", says="12 of 12 steps find no gradient, though backward() left some")
+def clears_between_backward_and_step() -> Case:
+    return looped(before_step=lambda model: model.zero_grad())
+
+
+@fault("L027", says="with the samples beside it")
+def batch_taken_for_time() -> Case:
+    class Sequence(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cells, self.last = nn.GRU(3, WIDTH), nn.Linear(WIDTH, CLASSES)
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = self.cells(x.reshape(len(x), 4, 3))[0]
+            logits: Tensor = self.last(hidden[:, -1])
+            return logits
+
+    return built(Sequence)
+
+
+def script(**changes: Any) -> Case:
+    """The same loop as a script, which nobody gives a plan."""
+
+    def main() -> None:
+        batches = [batch("train", k, 16) for k in range(6)]
+        Loop(**changes)(Classifier(), Plan(epochs=20, train=batches))
+
+    return Case(name="script", main=main)
+
+
+@fault("L024", says="all 12 calls with a gradient are in eval mode")
+def script_trains_in_eval_mode() -> Case:
+    return script(train=lambda model, epoch: model.eval())
+
+
+@fault("L009", says="12 optimiser steps for 72 backward passes")
+def script_steps_once_an_epoch() -> Case:
+    return script(every=6, clear=lambda o, n: o.zero_grad() if n % 6 == 1 else None)

@@ -135,6 +135,17 @@ def squares_overflow(estimate: Tensor, truth: Tensor) -> Tensor:
     return energy(estimate - truth) / energy(truth)
 
 
+def normalised_estimate(estimate: Tensor, truth: Tensor) -> Tensor:
+    scale = (energy(truth) / energy(estimate)).sqrt()[:, None, None]
+    return frobenius_nmse(estimate * scale, truth)
+
+
+def changes_its_arguments(estimate: Tensor, truth: Tensor) -> Tensor:
+    value = frobenius_nmse(estimate, truth)
+    truth.mul_(2)
+    return value
+
+
 def decibels(estimate: Tensor, truth: Tensor) -> Tensor:
     return 10 * frobenius_nmse(estimate, truth).log10()
 
@@ -231,7 +242,6 @@ WRONG: dict[Metric, dict[str, str]] = {
     batch_folded: {
         "M006": "the batch folded into the norm",
         "M002": "instead of 1 for the zero estimate",
-        "M003": "squares that leave the range",
         "M009": "squares that leave the range",
     },
     weighted_by_position: {
@@ -259,9 +269,10 @@ WRONG: dict[Metric, dict[str, str]] = {
         "M010": "half precision",
     },
     low_precision_in_single: {"M013": "does not move the value, torch.complex64"},
-    squares_overflow: {
-        "M009": "squares that leave the range of the dtype",
-        "M003": "squares that leave the range of the dtype",
+    squares_overflow: {"M009": "squares that leave the range of the dtype"},
+    normalised_estimate: {"M002": "nan instead of 1", "M009": "overflow"},
+    changes_its_arguments: {
+        f"M{number:03}": "it changes its arguments in place" for number in range(1, 14)
     },
     decibels: {
         "M004": "a logarithm of the error",

@@ -1,9 +1,11 @@
 """Wrong declarations are refused where they are made, all at once."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import ris_diag
 from ris_diag.errors import CaseError
@@ -34,3 +36,45 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
 
 def test_the_name_in_full() -> None:
     assert ris_diag.TrainingCase is ris_diag.Case
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"exempt": ["L001"]}, "exempt must be a dict, not ['L001']"),
+        ({"declared": {"accumulation": 2}}, "declared must be a ris_diag.Declared, not {"),
+        ({"paths": "train"}, "paths must be a dict, not 'train'"),
+    ],
+)
+def test_parts_of_the_wrong_kind(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(CaseError, match=re.escape(message)):
+        ris_diag.Case(name="x", **wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"floor": "x"}, {"learning_rate": float("nan")}, {"weights": {"a": float("nan")}}]
+)
+def test_numbers_are_numbers(wrong: dict[str, Any]) -> None:
+    with pytest.raises(CaseError, match="expected a number"):
+        ris_diag.Declared(**wrong)
+
+
+def test_a_watched_script_saves_nothing_and_may_exit(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "best.pt"
+    checkpoint.write_text("kept")
+
+    def main() -> None:
+        model = torch.nn.Linear(2, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(5):
+            optimizer.zero_grad()
+            torch.autograd.backward(model(torch.rand(4, 2)).square().mean())
+            optimizer.step()
+            torch.save(model.state_dict(), checkpoint)
+        raise SystemExit(0)
+
+    result = ris_diag.run(ris_diag.Case(name="script", main=main), select="L011")["L011"]
+    assert (result.status, result.measurements["steps"]) == ("pass", 5)
+    assert checkpoint.read_text() == "kept"
+    torch.save(1, tmp_path / "behind.pt")
+    assert (tmp_path / "behind.pt").exists()
