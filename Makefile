@@ -26,9 +26,9 @@ lint: setup
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
 
-# The whole suite against the built wheel, from another folder.
+# The suite against the built wheel, from another folder, without what takes long.
 test-wheel: setup
-	$(PY) tests/wheel.py
+	$(PY) tests/wheel.py -m "not slow"
 
 # The NMSE kernel against its baseline and the memory limit, the cost of watching; keeps JSON.
 bench: setup

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from tests.expected import COUNT, FAMILY_NAMES
+from tests.expected import COUNT, FAMILY_NAMES, IDS
 
 UNKNOWN = (
     "unknown check 'Z9': expected an ID, a prefix of IDs, a slug or a family "
-    f"({FAMILY_NAMES}); IDs are G001, G002, *, O003"
+    f"({FAMILY_NAMES}); IDs are G001, G002, *, {IDS[-1]}"
 )
 EXAMPLE = [
     "ERROR: no case: name the training under test:",

@@ -41,6 +41,7 @@ def test_right_metrics_keep_every_law(metric: Metric, exempt: dict[str, str]) ->
     assert min(tried) >= hypothesis.settings().max_examples
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", WRONG, ids=lambda metric: metric.__name__)
 def test_wrong_metrics_break_their_laws_and_no_others(metric: Metric) -> None:
     report = laws(metric)
