@@ -8,7 +8,7 @@ from tests.faults import catalogue, mechanics  # noqa: F401  # they fill the lis
 from tests.faults.healthy import HEALTHY
 from tests.faults.registry import FAULTS, Fault
 
-FAST = ["guard", "law", "litmus"]
+FAST = ["guard", "litmus"]  # the laws of the one metric: tests/ris_diag/test_laws.py
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
