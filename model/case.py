@@ -83,6 +83,8 @@ class Reference:
             loss=self.loss,
             fit=self.fit,
             paths={"plain": self.fit, "curriculum": self.fit_curriculum},
+            predict=predict,
+            truth=lambda batch: batch.R_true,
             distance=nmse,
             exempt={
                 "M008": "diagonal and off-diagonal entries are weighted apart on purpose",

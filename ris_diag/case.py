@@ -208,6 +208,7 @@ CALLABLE = (
     "main",
     "loader",
     "predict",
+    "truth",
     "metric",
     "distance",
     "restore",
@@ -237,6 +238,7 @@ class Case:
             curriculum); `fit` is one of them.
         loader: (split, seed) -> the batches of a full training, as the author serves them.
         predict: (model, batch) -> what inference gives out, a tensor; the model is in eval mode.
+        truth: batch -> what the prediction should be, a tensor.
         metric: (model, batch) -> the number by which validation judges, lower is better; the model
             is in eval mode.
         baselines: name to batch -> the same number for an answer that needs no training.
@@ -262,6 +264,7 @@ class Case:
     paths: Mapping[str, Fit] = field(default_factory=dict)
     loader: Callable[[str, int], Iterable[Batch]] | None = None
     predict: Callable[[nn.Module, Batch], Tensor] | None = None
+    truth: Callable[[Batch], Tensor] | None = None
     metric: Callable[[nn.Module, Batch], float | Tensor] | None = None
     baselines: Mapping[str, Callable[[Batch], float | Tensor]] = field(default_factory=dict)
     distance: Callable[[Tensor, Tensor], Tensor] | None = None
@@ -333,6 +336,7 @@ class Case:
                 "batch": lent.batch,
                 "loss": lent.loss,
                 "predict": lent.predict,
+                "truth": lent.truth,
                 "restore": lent.restore,
                 **parts,
             }

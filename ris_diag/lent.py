@@ -97,6 +97,11 @@ class Lent:
         x, y = batch
         return self.loss_fn(model(x), y)
 
+    def truth(self, batch: Batch) -> Tensor:
+        """Y."""
+        y: Tensor = batch[1]
+        return y
+
     def predict(self, model: nn.Module, batch: Batch) -> Tensor:
         """model(x)."""
         prediction: Tensor = model(batch[0])

@@ -1,5 +1,6 @@
 """What inference gives out: the same twice, and for each sample by itself. B1, B7."""
 
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -101,6 +102,48 @@ def samples_are_independent(context: Context) -> None:
             "without batch_first, batch norm without running statistics, and views that mix "
             "dimensions",
         )
+
+
+@check(
+    "G007",
+    "prediction-fits-truth",
+    title="Prediction and truth have one shape where both are numbers",
+    what="Compares the shape of a prediction with that of the truth. Labels of classes, which are "
+    "whole numbers, are left alone.",
+    why="[B, 1] beside [B] broadcasts to [B, B]: every prediction is compared with every label, "
+    "and the loss falls to the spread of the labels.",
+    sources=("B2", "B4"),
+    needs=("model", "batch", "predict", "truth"),
+    thresholds=(
+        Threshold(name="max_differing", value=0, unit="dimensions", why="broadcasting hides one"),
+    ),
+)
+def prediction_fits_truth(context: Context) -> None:
+    subject, truth_of = context.subject, context.subject.case.truth
+    if truth_of is None:
+        return
+    batch = subject.batch("validation", SIZE)
+    prediction, truth = predicted(context, subject.model().eval(), batch), truth_of(batch)
+    got, wanted = list(prediction.shape), list(truth.shape)
+    context.measure(prediction=got, truth=wanted)
+    numbers = truth.is_floating_point() or truth.is_complex()
+    differing = sum(a != b for a, b in zip_longest(reversed(got), reversed(wanted)))
+    if not numbers or differing <= context.limit("max_differing"):
+        return
+    context.problem(
+        f"the prediction is {got} and the truth {wanted} for {SIZE} samples (limit 0 dimensions "
+        "that differ)" + (": they broadcast" if _broadcast(got, wanted) else ""),
+        place=where(truth_of),
+        next_step="give both one shape, with squeeze(-1) or unsqueeze(-1) on one of them",
+    )
+
+
+def _broadcast(a: list[int], b: list[int]) -> bool:
+    try:
+        torch.broadcast_shapes(a, b)  # type: ignore[no-untyped-call]
+    except RuntimeError:
+        return False
+    return True
 
 
 def predicted(context: Context, model: nn.Module, batch: Batch) -> Tensor:

@@ -665,3 +665,15 @@ def script_trains_in_eval_mode() -> Case:
 @fault("L009", says="12 optimiser steps for 72 backward passes")
 def script_steps_once_an_epoch() -> Case:
     return script(every=6, clear=lambda o, n: o.zero_grad() if n % 6 == 1 else None)
+
+
+@fault("G007", says="the prediction is [7, 1] and the truth [7] for 7 samples (limit 0 dimensions")
+def target_broadcasts() -> Case:
+    return replace(
+        PLAIN,
+        model=lambda: nn.Linear(FEATURES, 1),
+        loss=lambda model, batch, progress: (model(batch[0]) - batch[0][:, 0]).square().mean(),
+        truth=lambda batch: batch[0][:, 0],
+        fit=None,
+        optimizer=adam,
+    )

@@ -421,3 +421,47 @@ def test_reductions() -> None:
         nmse(R_hat, R_true, reduction="max")  # type: ignore[arg-type]  # the mistake under test
     with pytest.raises(ValueError, match=r"pass R_true\.detach\(\)"):
         nmse(R_hat, R_true.requires_grad_())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scales"),
+    [
+        (torch.complex64, [1.3e-30, 7e-21, 3.0, 9e19, 0.7e30]),
+        (torch.complex128, [1.3e-300, 7e-200, 3.0, 9e199, 0.7e300]),
+    ],
+)
+def test_any_common_scale_costs_a_few_ulp(dtype: torch.dtype, scales: list[float]) -> None:
+    R_hat, R_true = random(5, 6, 6, seed=1).to(dtype), random(5, 6, 6, seed=2).to(dtype)
+    ulp = torch.finfo(dtype).eps
+    wanted = nmse(R_hat.requires_grad_(), R_true)
+    (slope,) = torch.autograd.grad(wanted.sum(), R_hat)
+    for scale in scales:
+        scaled = (R_hat.detach() * scale).requires_grad_()
+        value = nmse(scaled, R_true * scale)
+        (gradient,) = torch.autograd.grad(value.sum(), scaled)
+        assert ((value - wanted).abs() <= 16 * ulp * wanted).all(), scale
+        largest = slope.abs().max()
+        assert ((gradient * scale - slope).abs() <= 32 * ulp * largest).all(), scale
+
+
+def test_views_of_any_layout_give_the_same() -> None:
+    R_hat, R_true = random(4, 5, 5, seed=1), random(4, 5, 5, seed=2)
+    wanted = nmse(R_hat, R_true)
+    strided = torch.stack([R_hat, R_true], dim=-1)[..., 0]
+    assert not strided.is_contiguous()
+    assert torch.equal(nmse(strided, R_true), wanted)
+    assert torch.equal(nmse(R_hat.mT, R_true.mT), nmse(R_hat.mT.clone(), R_true.mT.clone()))
+    expanded = R_hat[:1].expand(4, 5, 5).requires_grad_()
+    assert torch.equal(nmse(expanded, R_true), nmse(expanded.detach().clone(), R_true))
+    (gradient,) = torch.autograd.grad(nmse(expanded, R_true).sum(), expanded)
+    assert gradient.shape == (4, 5, 5)
+
+
+@pytest.mark.parametrize("dtype", BOTH)
+def test_an_empty_batch(dtype: torch.dtype) -> None:
+    R_hat = torch.empty(0, 3, 3, dtype=dtype, requires_grad=True)
+    value = nmse(R_hat, torch.empty(0, 3, 3, dtype=dtype))
+    assert value.shape == (0,)
+    value.sum().backward()  # type: ignore[no-untyped-call]
+    assert R_hat.grad is not None
+    assert R_hat.grad.shape == (0, 3, 3)
