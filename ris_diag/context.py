@@ -1,7 +1,7 @@
 """What a check sees: the case on a device, shared measurements, a place for findings."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ris_diag.case import Batch, Case, Covariance, Declared, Fit, Losses, Progress
 from ris_diag.check import Check
 from ris_diag.errors import CaseError
+from ris_diag.graph import map_leaves
 from ris_diag.loop import as_losses, fit_of
 from ris_diag.places import where
 from ris_diag.progress import ProgressFactory, silent
@@ -23,16 +24,10 @@ T = TypeVar("T")
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch on `device`: tensors inside tuples, named tuples, lists and dicts are moved."""
-    if isinstance(batch, Tensor):
-        return batch.to(device)
-    if isinstance(batch, Mapping):
-        return type(batch)({key: to_device(item, device) for key, item in batch.items()})  # type: ignore[call-arg]  # dict, OrderedDict and the like
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(to_device(item, device) for item in batch))
-    if isinstance(batch, list | tuple):
-        return type(batch)(to_device(item, device) for item in batch)
     # Batches of their own kind, as those of graphs, know how to move.
-    return batch.to(device) if callable(getattr(batch, "to", None)) else batch
+    return map_leaves(
+        batch, lambda leaf: leaf.to(device) if callable(getattr(leaf, "to", None)) else leaf
+    )
 
 
 class DeviceBatches:

@@ -1,6 +1,6 @@
 """The autograd graph behind a loss, and the tensors in a structure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -15,6 +15,18 @@ def tensors_in(value: Any) -> list[Tensor]:
     if isinstance(value, list | tuple):
         return [t for item in value for t in tensors_in(item)]
     return []
+
+
+def map_leaves(value: Any, change: Callable[[Any], Any]) -> Any:
+    """The same structure of tuples, named tuples, lists and mappings, each leaf changed."""
+    if isinstance(value, Mapping):
+        changed = {key: map_leaves(item, change) for key, item in value.items()}
+        return type(value)(changed)  # type: ignore[call-arg]  # dict, OrderedDict and the like
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(map_leaves(item, change) for item in value))
+    if isinstance(value, list | tuple):
+        return type(value)(map_leaves(item, change) for item in value)
+    return change(value)
 
 
 def leaves(loss: Tensor) -> Iterator[Tensor]:

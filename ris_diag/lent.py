@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ris_diag.case import Batch, Progress
 from ris_diag.errors import CaseError
+from ris_diag.graph import map_leaves
 
 
 class Lent:
@@ -108,12 +109,8 @@ class Lent:
         return prediction
 
 
-def _copied(value: Any) -> Any:
+def _copied(state: Any) -> Any:
     """A state dict with its tensors copied, whatever it nests."""
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_copied(item) for item in value)
-    return value
+    return map_leaves(
+        state, lambda leaf: leaf.detach().clone() if isinstance(leaf, Tensor) else leaf
+    )

@@ -10,6 +10,7 @@ from ris_diag.case import Batch
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context
 from ris_diag.errors import CaseError
+from ris_diag.graph import map_leaves
 from ris_diag.measure import listed, nudged_model
 from ris_diag.places import where
 
@@ -174,12 +175,9 @@ def relative_difference(a: Tensor, b: Tensor) -> float:
 
 def _rows(batch: Batch, rows: slice) -> Batch:
     """Some samples of a batch, whatever it nests; what has no row for each stays."""
-    if isinstance(batch, Tensor):
-        return batch[rows] if batch.ndim and len(batch) == SIZE else batch
-    if isinstance(batch, dict):
-        return {key: _rows(item, rows) for key, item in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(_rows(item, rows) for item in batch))
-    if isinstance(batch, list | tuple):
-        return type(batch)(_rows(item, rows) for item in batch)
-    return batch
+
+    def cut(leaf: Any) -> Any:
+        whole = isinstance(leaf, Tensor) and leaf.ndim and len(leaf) == SIZE
+        return leaf[rows] if whole else leaf
+
+    return map_leaves(batch, cut)

@@ -149,3 +149,17 @@ def test_two_optimisers_of_one_scaler(clips: bool) -> None:
         scaler.update()
     assert ("clip scaled" in trace.events) == clips
     assert trace.losses == [pytest.approx(float(loss.detach()))]
+
+
+def test_calls_and_modes_of_every_module() -> None:
+    model = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
+    with observe(model) as trace:
+        model(torch.ones(2, 3))
+        with torch.no_grad():
+            model.eval()(torch.ones(2, 3))
+    assert {module: usage.calls for module, usage in trace.usage.items()} == {
+        model: 2,
+        model[0]: 2,
+        model[1]: 2,
+    }
+    assert trace.usage[model[0]].modes == {("", True, True), ("", False, False)}
