@@ -1,5 +1,6 @@
 """Every parameter: registered, held by an optimiser, reached, moving or frozen, tied. B1."""
 
+from collections import Counter
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from itertools import groupby
@@ -46,16 +47,16 @@ def optimiser_holds_parameters(context: Context) -> None:
         return
     rebuilt = max(map(_successors, fitted.trace.groups), default=1)
     counted = [set(map(id, held_by(fitted.trace, group))) for group in fitted.trace.groups]
-    held = [key for group in counted for key in group]
-    held += _held_twice(fitted.trace)
+    held = Counter(key for group in counted for key in group)
+    held.update(_held_twice(fitted.trace))
     trainable = {
         name: id(p)
         for name, p in named_parameters(fitted).items()
         if p.requires_grad and not frozen_by_declaration(subject.case.declared, name)
     }
     absent = [name for name, key in trainable.items() if key not in held]
-    twice = [name for name, key in trainable.items() if held.count(key) > 1]
-    context.measure(trainable=len(trainable), held=len(set(held)), absent=absent, twice=twice)
+    twice = [name for name, key in trainable.items() if held[key] > 1]
+    context.measure(trainable=len(trainable), held=len(held), absent=absent, twice=twice)
     place = place_of_training(subject, fitted.trace)
     limit = context.limit("max_offenders")
     if len(absent) > limit:
