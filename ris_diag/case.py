@@ -100,7 +100,13 @@ class Declared:
         learning_rate: of every parameter group, at every step or by the number of the step from 1.
         frozen: patterns of the names of parameters that must not move, as in "backbone.*".
         tied: groups of names of parameters that are one tensor; None declares nothing.
+        optimizer: settings of every parameter group by their names in it, as in
+            {"weight_decay": 1e-4, "betas": (0.9, 0.999)}.
         accumulation: backward passes for one optimiser step.
+        clip_norm: largest gradient norm at a step.
+        batch_size: samples in a batch of `Case.loader`.
+        shift: of a sequence, label[t] is input[t + shift].
+        trace: of every covariance.
         floor: loss of a perfect prediction.
         beta_start, beta_final, warmup_share, beta_jitter: of the blend schedule.
     """
@@ -109,7 +115,12 @@ class Declared:
     learning_rate: float | Callable[[int], float] | None = None
     frozen: Sequence[str] = ()
     tied: Sequence[Sequence[str]] | None = None
+    optimizer: Mapping[str, Any] = field(default_factory=dict)
     accumulation: int = 1
+    clip_norm: float | None = None
+    batch_size: int | None = None
+    shift: int | None = None
+    trace: float | None = None
     floor: float = 0.0
     beta_start: float = 0.0
     beta_final: float = 0.30
@@ -130,6 +141,16 @@ class Declared:
         rate = self.learning_rate
         if not (rate is None or callable(rate) or _is_number(rate)):
             problems.append(f"learning_rate={rate!r}: expected a number, or step -> number")
+        if not isinstance(self.optimizer, Mapping):
+            problems.append(f"optimizer={self.optimizer!r}: expected a dict, {{'eps': 1e-8}}")
+        for name in ("batch_size", "shift"):
+            value = getattr(self, name)
+            if not (value is None or (isinstance(value, int) and value > 0)):
+                problems.append(f"{name}={value!r}: expected a whole number from 1")
+        for name in ("clip_norm", "trace"):
+            value = getattr(self, name)
+            if not (value is None or (_is_number(value) and value > 0)):
+                problems.append(f"{name}={value!r}: expected a number above 0")
         problems += [
             f"weights[{name!r}]={weight!r}: expected a number"
             for name, weight in self.weights.items()
@@ -163,6 +184,8 @@ class Covariance:
         criterion: weights by term -> the loss module; must refuse inadmissible weights.
         loss: (criterion, R_pred, R_samp, R_true, beta) -> Losses.
         baselines: name of a classical estimator to batch -> its estimate.
+        snapshots: batch -> the snapshots X behind R_samp, complex [B, N, L].
+        sources: batch -> K, the number of sources in each scene, whole numbers [B].
     """
 
     predict: Callable[[nn.Module, Batch], Tensor]
@@ -174,6 +197,8 @@ class Covariance:
     criterion: Callable[[Mapping[str, float]], nn.Module]
     loss: Callable[[nn.Module, Tensor, Tensor, Tensor, float], Losses]
     baselines: Mapping[str, Callable[[Batch], Tensor]] = field(default_factory=dict)
+    snapshots: Callable[[Batch], Tensor] | None = None
+    sources: Callable[[Batch], Tensor] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,6 +234,7 @@ CALLABLE = (
     "loader",
     "predict",
     "truth",
+    "oracle",
     "metric",
     "distance",
     "restore",
@@ -239,6 +265,8 @@ class Case:
         loader: (split, seed) -> the batches of a full training, as the author serves them.
         predict: (model, batch) -> what inference gives out, a tensor; the model is in eval mode.
         truth: batch -> what the prediction should be, a tensor.
+        oracle: batch -> what the model's output would be if it were perfect: what `model(...)`
+            returns, in whatever structure. Without it, it is found from `truth` and from the loss.
         metric: (model, batch) -> the number by which validation judges, lower is better; the model
             is in eval mode.
         baselines: name to batch -> the same number for an answer that needs no training.
@@ -265,6 +293,7 @@ class Case:
     loader: Callable[[str, int], Iterable[Batch]] | None = None
     predict: Callable[[nn.Module, Batch], Tensor] | None = None
     truth: Callable[[Batch], Tensor] | None = None
+    oracle: Callable[[Batch], Any] | None = None
     metric: Callable[[nn.Module, Batch], float | Tensor] | None = None
     baselines: Mapping[str, Callable[[Batch], float | Tensor]] = field(default_factory=dict)
     distance: Callable[[Tensor, Tensor], Tensor] | None = None
@@ -311,6 +340,8 @@ class Case:
         loader: Iterable[Any],
         loss_fn: Callable[[Any, Any], Tensor],
         optimizer: Any,
+        *,
+        validation: Iterable[Any] | None = None,
         **parts: Any,
     ) -> "Case":
         """A case of what a script has at hand: a model, its loader of (x, y), a loss, an optimiser.
@@ -320,6 +351,7 @@ class Case:
 
         Args:
             loss_fn: (model(x), y) -> a scalar.
+            validation: the loader of (x, y) by which the training is judged.
             parts: any other part of the case, by name.
 
         Raises:
@@ -327,7 +359,7 @@ class Case:
         """
         from ris_diag.lent import Lent
 
-        lent = Lent(model, loader, loss_fn, optimizer)
+        lent = Lent(model, loader, loss_fn, optimizer, validation)
         return cls(
             **{
                 "name": type(model).__name__,

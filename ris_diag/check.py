@@ -38,6 +38,7 @@ class Check:
         sources: rows of the documented checks (S1 to S13) or other references.
         needs: parts of the case without which it doesn't apply.
         thresholds: its limits.
+        signs: names of what it can find, to which causes refer; its slug where it is one thing.
         requires: IDs of checks whose results it builds on.
         extra: of this project, without which it can't run; a key of `EXTRAS`.
     """
@@ -51,6 +52,7 @@ class Check:
     function: CheckFunction
     needs: tuple[str, ...] = ()
     thresholds: tuple[Threshold, ...] = ()
+    signs: tuple[str, ...]
     requires: tuple[str, ...] = ()
     extra: str | None = None
 
@@ -78,6 +80,7 @@ def check(
     sources: tuple[str, ...],
     needs: tuple[str, ...] = (),
     thresholds: tuple[Threshold, ...] = (),
+    signs: tuple[str, ...] = (),
     requires: tuple[str, ...] = (),
     extra: str | None = None,
 ) -> Callable[[CheckFunction], CheckFunction]:
@@ -98,6 +101,7 @@ def check(
             function=function,
             needs=needs,
             thresholds=thresholds,
+            signs=signs or (slug,),
             requires=requires,
             extra=extra,
         )

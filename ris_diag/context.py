@@ -16,9 +16,10 @@ from ris_diag.loop import as_losses, fit_of
 from ris_diag.places import where
 from ris_diag.progress import ProgressFactory, silent
 from ris_diag.randomness import derived_seed, seeded
-from ris_diag.result import Result
+from ris_diag.result import Finding, Result
 
 log = logging.getLogger("ris_diag")
+ANY_CHECK = ("raises", "no-steps", "loss-without-gradient")  # signs that every check may find
 T = TypeVar("T")
 
 
@@ -127,7 +128,7 @@ class Context:
     subject: Subject
     result_of: Callable[[str], Result]
     measurements: dict[str, Any] = field(default_factory=dict)
-    problems: list[tuple[str, str, str]] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
 
     def limit(self, name: str) -> float:
@@ -146,6 +147,16 @@ class Context:
         self.lines.append(line)
         log.info("%s", line)
 
-    def problem(self, cause: str, *, place: str, next_step: str) -> None:
-        """Record a reason to fail. All of them are reported together."""
-        self.problems.append((cause, place, next_step))
+    def problem(self, cause: str, *, place: str, next_step: str, sign: str | None = None) -> None:
+        """Record a reason to fail. All of them are reported together.
+
+        Args:
+            sign: which of the check's signs it is; the only one where it has one.
+
+        Raises:
+            ValueError: the check doesn't declare the sign.
+        """
+        (sign,) = (sign,) if sign is not None else self.check.signs
+        if sign not in (*self.check.signs, *ANY_CHECK):
+            raise ValueError(f"{self.check.id} declares no sign {sign!r}: {self.check.signs}")
+        self.findings.append(Finding(sign=sign, cause=cause, place=place, next_step=next_step))

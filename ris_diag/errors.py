@@ -6,7 +6,15 @@ class RisDiagError(Exception):
 
 
 class CaseError(RisDiagError):
-    """The case under test can't be found, built or used."""
+    """The case under test can't be found, built or used.
+
+    Attributes:
+        sign: of the finding that a check makes of it.
+    """
+
+    def __init__(self, message: str, *, sign: str = "raises") -> None:
+        super().__init__(message)
+        self.sign = sign
 
 
 class UnknownCheckError(RisDiagError):

@@ -16,12 +16,17 @@ FAMILIES = (
     Family(
         name="guard",
         letter="G",
-        text="wiring that must refuse bad values: weights, shapes, dtypes, missing gradients",
+        text="wiring: refuses bad values, gives nothing but 0 for the truth, fits its labels",
     ),
     Family(
         name="law",
         letter="M",
         text="what a metric must keep, whatever the matrices: proved or refuted with an example",
+    ),
+    Family(
+        name="data",
+        letter="D",
+        text="what is trained on: finite, scaled, apart by splits, labels that belong to inputs",
     ),
     Family(
         name="litmus",

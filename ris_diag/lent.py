@@ -21,12 +21,14 @@ class Lent:
         loader: Iterable[Any],
         loss_fn: Callable[[Any, Any], Tensor],
         optimizer: torch.optim.Optimizer,
+        validation: Iterable[Any] | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise CaseError(f"from_xy: model is {type(model).__name__}, not a torch.nn.Module")
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise CaseError(f"from_xy: optimizer is {type(optimizer).__name__}")
-        self.model, self.loader, self.loss_fn, self.optimizer = model, loader, loss_fn, optimizer
+        self.model, self.loss_fn, self.optimizer = model, loss_fn, optimizer
+        self.loader, self.validation = loader, validation
         self._state = {name: t.detach().clone() for name, t in model.state_dict().items()}
         self._modes = {module: module.training for module in model.modules()}
         self._gradients = {p: (p.requires_grad, p.grad) for p in model.parameters()}
@@ -56,11 +58,12 @@ class Lent:
         return self.optimizer
 
     def batch(self, split: str, seed: int, size: int) -> Batch:
-        """`size` samples (x, y) of the loader, from its beginning, or all that it has."""
+        """`size` samples (x, y) of a split's loader, from its beginning, or all that it has."""
+        loader = self.loader if split == "train" or self.validation is None else self.validation
         xs, ys, count = [], [], 0
-        with torch.random.fork_rng(devices=()), self._own_generators_kept(seed):
+        with torch.random.fork_rng(devices=()), _own_generators_kept(loader, seed):
             torch.default_generator.manual_seed(seed)
-            for x, y in self._pairs():
+            for x, y in _pairs(loader):
                 xs.append(x)
                 ys.append(y)
                 count += len(x)
@@ -69,29 +72,6 @@ class Lent:
         if not xs:
             raise CaseError("from_xy: the loader is empty")
         return torch.cat(xs)[:size], torch.cat(ys)[:size]
-
-    @contextmanager
-    def _own_generators_kept(self, seed: int) -> Iterator[None]:
-        """Seed the generators that the loader holds; put their states back."""
-        holders = (self.loader, getattr(self.loader, "sampler", None))
-        held = [getattr(holder, "generator", None) for holder in holders]
-        states = [(g, g.get_state()) for g in held if isinstance(g, torch.Generator)]
-        try:
-            for generator, _ in states:
-                generator.manual_seed(seed)
-            yield
-        finally:
-            for generator, state in states:
-                generator.set_state(state)
-
-    def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for pair in self.loader:
-            if not (isinstance(pair, list | tuple) and len(pair) == 2):
-                raise CaseError(
-                    f"from_xy: the loader gives {type(pair).__name__}, not pairs (x, y); describe "
-                    "other batches with ris_diag.Case(batch=..., loss=...)"
-                )
-            yield pair[0], pair[1]
 
     def loss(self, model: nn.Module, batch: Batch, progress: Progress) -> Tensor:
         """loss_fn(model(x), y)."""
@@ -107,6 +87,31 @@ class Lent:
         """model(x)."""
         prediction: Tensor = model(batch[0])
         return prediction
+
+
+@contextmanager
+def _own_generators_kept(loader: Iterable[Any], seed: int) -> Iterator[None]:
+    """Seed the generators that the loader holds; put their states back."""
+    holders = (loader, getattr(loader, "sampler", None))
+    held = [getattr(holder, "generator", None) for holder in holders]
+    states = [(g, g.get_state()) for g in held if isinstance(g, torch.Generator)]
+    try:
+        for generator, _ in states:
+            generator.manual_seed(seed)
+        yield
+    finally:
+        for generator, state in states:
+            generator.set_state(state)
+
+
+def _pairs(loader: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
+    for pair in loader:
+        if not (isinstance(pair, list | tuple) and len(pair) == 2):
+            raise CaseError(
+                f"from_xy: the loader gives {type(pair).__name__}, not pairs (x, y); describe "
+                "other batches with ris_diag.Case(batch=..., loss=...)"
+            )
+        yield pair[0], pair[1]
 
 
 def _copied(state: Any) -> Any:

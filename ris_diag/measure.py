@@ -191,7 +191,10 @@ def _require_gradient(total: Tensor, model: nn.Module, place: str) -> None:
             "the graph is cut between model and loss: look for detach(), .data, .item(), .numpy() "
             "or no_grad()"
         )
-    raise CaseError(f"the training loss of {place} requires no gradient: {reason}")
+    raise CaseError(
+        f"the training loss of {place} requires no gradient: {reason}",
+        sign="loss-without-gradient",
+    )
 
 
 def _beta_of_step(subject: Subject, losses: Losses, plan: Plan) -> float | None:

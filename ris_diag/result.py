@@ -7,10 +7,22 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+if TYPE_CHECKING:
+    from ris_diag.diagnosis import Diagnosis
 
 Status = Literal["pass", "fail", "skip", "error"]
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+
+class Finding(TypedDict):
+    """One reason to fail: what kind it is, and a message's parts."""
+
+    sign: str
+    cause: str
+    place: str
+    next_step: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +36,7 @@ class Result:
         cause: what is wrong, with measured value and limit; all offenders at once.
         place: file:line of the user's code, parameter path or configuration key.
         next_step: what to do about it.
+        findings: the same one by one, each with its sign.
         reproduce: a command or call that repeats this check alone.
         lines: the lines a person reads while the check runs.
         expected: the declared reason, where the failure was declared in the case.
@@ -39,6 +52,7 @@ class Result:
     cause: str = ""
     place: str = ""
     next_step: str = ""
+    findings: list[Finding] = field(default_factory=list)
     reproduce: str = ""
     lines: list[str] = field(default_factory=list)
     expected: str = ""
@@ -83,6 +97,13 @@ class Report:
         """The run wasn't interrupted, at least one check passed, none failed or raised."""
         statuses = {result.status for result in self.results}
         return self.complete and "pass" in statuses and not statuses & {"fail", "error"}
+
+    @property
+    def diagnosis(self) -> "Diagnosis":
+        """The causes of what was found, most likely first."""
+        from ris_diag.diagnosis import diagnose
+
+        return diagnose(self.results)
 
     def __getitem__(self, check_id: str) -> Result:
         for result in self.results:

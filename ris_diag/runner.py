@@ -15,7 +15,7 @@ from ris_diag.context import Context, Subject
 from ris_diag.errors import CaseError, DeviceError
 from ris_diag.places import place_of
 from ris_diag.progress import ProgressFactory, silent
-from ris_diag.result import Report, Result, Status
+from ris_diag.result import Finding, Report, Result, Status
 
 
 class Runner:
@@ -99,28 +99,27 @@ class Runner:
             with self.subject.seeded(check.id), _restored(case):
                 check.function(context)
         except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever the code under test raises
-            return self._expected(
-                self._result(
-                    check,
-                    "error",
-                    context,
+            status: Status = "error"
+            findings = [
+                Finding(
+                    sign=getattr(error, "sign", "raises"),
                     cause=f"{type(error).__name__}: {error}",
                     place=place_of(error),
                     next_step="mend what the message names, then run this check again",
-                    seconds=time.perf_counter() - start,
                 )
-            )
-        causes, places, steps = (
-            zip(*context.problems, strict=True) if context.problems else ((),) * 3
-        )
+            ]
+        else:
+            status = "fail" if context.findings else "pass"
+            findings = context.findings
         return self._expected(
             self._result(
                 check,
-                "fail" if context.problems else "pass",
+                status,
                 context,
-                cause="; ".join(causes),
-                place=", ".join(dict.fromkeys(places)),
-                next_step="; ".join(dict.fromkeys(steps)),
+                cause="; ".join(finding["cause"] for finding in findings),
+                place=", ".join(dict.fromkeys(finding["place"] for finding in findings)),
+                next_step="; ".join(dict.fromkeys(finding["next_step"] for finding in findings)),
+                findings=findings,
                 seconds=time.perf_counter() - start,
             )
         )
@@ -149,6 +148,7 @@ class Runner:
         cause: str = "",
         place: str = "",
         next_step: str = "",
+        findings: list[Finding] | None = None,
         seconds: float = 0.0,
         exempt: str = "",
     ) -> Result:
@@ -163,6 +163,7 @@ class Runner:
             cause=cause,
             place=place,
             next_step=next_step,
+            findings=findings or [],
             reproduce=self._reproduce(check) if status in ("fail", "error") else "",
             seconds=seconds,
             exempt=exempt,

@@ -102,6 +102,7 @@ def steps_or_problem(context: Context, trace: Trace) -> bool:
     if not trace.steps:
         context.problem(
             "no optimiser step was seen",
+            sign="no-steps",
             place=place_of_training(context.subject, trace),
             next_step="look whether the script reaches its loop and calls optimizer.step()"
             if context.subject.case.main is not None

@@ -22,6 +22,7 @@ BATCHES, BATCH = 8, 32
     why="A loss that falls on known samples says little; a metric that a constant or a classical "
     "estimator reaches says nothing.",
     sources=("S7", "B6"),
+    signs=("metric-does-not-improve", "no-better-than-free"),
     needs=("model", "batch", "loop", "loader", "metric"),
     thresholds=(
         Threshold(
@@ -66,6 +67,7 @@ def metric_improves(context: Context) -> None:
         context.problem(
             f"the metric on fresh samples went from {first:.4f} to {last:.4f}: it fell by "
             f"{drop:.1%}, limit {context.limit('min_drop'):.0%}",
+            sign="metric-does-not-improve",
             place=where(subject.fit),
             next_step="look whether the metric sees the current weights, and at O001: does the "
             "network memorise?",
@@ -80,6 +82,7 @@ def metric_improves(context: Context) -> None:
             f"the metric is {last:.4f} and {best}, which needs no training, has "
             f"{means[best][0]:.4f}: a gain of {gain:.4f} +- {error:.4f}, limit "
             f"{context.limit('min_errors'):g} standard errors",
+            sign="no-better-than-free",
             place=where(case.metric),
             next_step="more data, another model or another input: so far it learnt nothing beyond "
             "what is free",

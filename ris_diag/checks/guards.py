@@ -160,6 +160,7 @@ def blend_refuses_bad_input(context: Context) -> None:
     why="A detached blend trains nothing and reports a loss that beta's walk lowers. A guard that "
     "also fires in validation gets switched off.",
     sources=("S4",),
+    signs=("guard-lets-detached-through", "no-gradient-while-training"),
     needs=("model", "batch", "loss", "covariance", "declared"),
     thresholds=(
         Threshold(name="max_wrong", value=0, unit="situations", why="each has one right answer"),
@@ -188,6 +189,7 @@ def missing_gradient_refused(context: Context) -> None:
         context.problem(
             f"{len(wrong)} of 3 situations get the wrong answer: "
             f"{'; '.join(f'{k}: {v}' for k, v in wrong.items())}",
+            sign="guard-lets-detached-through",
             place=where(covariance.criterion),
             next_step="raise if self.training and torch.is_grad_enabled() and not R.requires_grad",
         )
@@ -199,6 +201,7 @@ def missing_gradient_refused(context: Context) -> None:
     if cut:
         context.problem(
             f"while training {', '.join(cut)} require(s) no gradient",
+            sign="no-gradient-while-training",
             place=where(subject.case.loss),
             next_step="look for detach(), .data, .numpy() or no_grad() between network and loss",
         )
@@ -286,6 +289,7 @@ def documented_nmse(estimate: Tensor, truth: Tensor) -> Tensor:
     why="One NaN scene in a thousand ends a search at a random trial; a truth that isn't "
     "Hermitian can't be reached by a network whose output is.",
     sources=("S4", "B4"),
+    signs=("nan-in-covariance", "zero-truth", "not-hermitian", "negative-eigenvalues"),
     needs=("batch", "covariance"),
     thresholds=(
         Threshold(
@@ -302,12 +306,13 @@ def scenes_are_covariances(context: Context) -> None:
     truth, sample = subject.covariance.truth(batch), subject.covariance.sample(batch)
     place = where(subject.case.batch)
 
-    def report(name: str, offending: Tensor) -> None:
+    def report(sign: str, name: str, offending: Tensor) -> None:
         index = offending.nonzero().flatten().tolist()
         if index:
             context.problem(
                 f"{name} in {len(index)} of {len(offending)} samples (index "
                 f"{', '.join(map(str, index[:5]))}), limit 0",
+                sign=sign,
                 place=place,
                 next_step="look at these samples where they are made or loaded",
             )
@@ -315,16 +320,18 @@ def scenes_are_covariances(context: Context) -> None:
     norm = truth.flatten(1).norm(dim=1)
     asymmetry = (truth - truth.mH).flatten(1).norm(dim=1) / norm
     finite = torch.isfinite(truth).flatten(1).all(1)
-    report("NaN or Inf in the truth", ~finite)
+    report("nan-in-covariance", "NaN or Inf in the truth", ~finite)
     report(
+        "nan-in-covariance",
         "NaN or Inf in the sample covariance",
         ~torch.isfinite(sample).flatten(1).all(1),
     )
-    report("the truth is zero", norm == 0)
-    report(f"the truth is not Hermitian (asymmetry above {limit:g})", asymmetry > limit)
+    report("zero-truth", "the truth is zero", norm == 0)
+    skewed = asymmetry > limit
+    report("not-hermitian", f"the truth is not Hermitian (asymmetry above {limit:g})", skewed)
     hermitian = finite & (asymmetry <= limit)
     smallest = torch.linalg.eigvalsh(truth[hermitian].to(torch.complex128))[:, :1]
     negative = torch.zeros_like(hermitian)
     negative[hermitian] = (smallest < -limit * norm[hermitian, None].double()).flatten()
-    report("the truth has negative eigenvalues", negative)
+    report("negative-eigenvalues", "the truth has negative eigenvalues", negative)
     context.measure(samples=size, max_asymmetry=float(asymmetry.nan_to_num(0).max()))

@@ -114,6 +114,7 @@ def samples_are_independent(context: Context) -> None:
     why="[B, 1] beside [B] broadcasts to [B, B]: every prediction is compared with every label, "
     "and the loss falls to the spread of the labels.",
     sources=("B2", "B4"),
+    signs=("shapes-differ",),
     needs=("model", "batch", "predict", "truth"),
     thresholds=(
         Threshold(name="max_differing", value=0, unit="dimensions", why="broadcasting hides one"),
@@ -134,6 +135,7 @@ def prediction_fits_truth(context: Context) -> None:
     context.problem(
         f"the prediction is {got} and the truth {wanted} for {SIZE} samples (limit 0 dimensions "
         "that differ)" + (": they broadcast" if _broadcast(got, wanted) else ""),
+        sign="shapes-differ",
         place=where(truth_of),
         next_step="give both one shape, with squeeze(-1) or unsqueeze(-1) on one of them",
     )

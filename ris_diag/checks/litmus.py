@@ -22,6 +22,14 @@ WALK_EPOCHS = 10  # a warm-up of two of them, then the final value
     why="The walk of beta alone lowers the loss wherever R_samp is nearer to the truth than an "
     "untrained R_pred: a loss that falls along the walk can belong to a frozen network.",
     sources=("S6",),
+    signs=(
+        "litmus-steps-differ",
+        "litmus-not-finite",
+        "litmus-climbs",
+        "litmus-does-not-fall",
+        "prediction-does-not-fall",
+        "gradient-trivial",
+    ),
     needs=("model", "batch", "loss", "loop"),
     thresholds=(
         Threshold(
@@ -75,6 +83,7 @@ def one_batch_learns(context: Context) -> None:
     if trace.rounds != LITMUS_STEPS:
         context.problem(
             f"the loop took {trace.rounds} optimiser steps, {LITMUS_STEPS} were asked for",
+            sign="litmus-steps-differ",
             place=place,
             next_step="call optimizer.step() once a batch"
             if trace.rounds < LITMUS_STEPS
@@ -83,6 +92,7 @@ def one_batch_learns(context: Context) -> None:
     if not math.isfinite(first) or not math.isfinite(last):
         context.problem(
             f"the loss is not finite (first weights {first:g}, last weights {last:g})",
+            sign="litmus-not-finite",
             place=place,
             next_step="look at the scale of the input, the learning rate and the loss's "
             "denominators",
@@ -92,6 +102,7 @@ def one_batch_learns(context: Context) -> None:
         context.problem(
             f"{judged} went from {first:.6f} to {last:.6f} in five steps: it fell by {drop:.1%}, "
             f"limit {minimum:.0%}" + ("; the updates climb the gradient" if climbs else ""),
+            sign="litmus-climbs" if climbs else "litmus-does-not-fall",
             place=place,
             next_step="look for maximize=True, a minus in front of the loss, or a gradient with "
             "the wrong sign"
@@ -104,6 +115,7 @@ def one_batch_learns(context: Context) -> None:
         context.problem(
             f"NMSE(R_pred) did not fall: {run.prediction[0]:.6f} before, {run.prediction[1]:.6f} "
             "after five steps",
+            sign="prediction-does-not-fall",
             place=place,
             next_step="look whether the loss reaches R_pred, not the blend alone",
         )
@@ -118,10 +130,11 @@ def one_batch_learns(context: Context) -> None:
         context.problem(
             f"the mean gradient norm is not finite or trivial ({', '.join(odd) or 'no backward'}; "
             f"limit {floor:g})",
+            sign="gradient-trivial",
             place=place,
             next_step="look for detach(), no_grad() or a weight of 0 between network and loss",
         )
-    verdict = "PASS" if not context.problems else "FAIL"
+    verdict = "PASS" if not context.findings else "FAIL"
     if verdict == "PASS" and drop < 0.20:
         verdict = "PASS (below the 20 % that the note expects)"
     context.say(f"Litmus: {judged} {first:.6f} -> {last:.6f} ({-drop:+.1%}): {verdict}")
@@ -147,6 +160,7 @@ def _as_promised(context: Context, fall: float) -> bool:
     why="A warm-up that is stuck, off by one step or never applied trains another objective than "
     "the declared one, and nothing else shows it.",
     sources=("S1",),
+    signs=("beta-off-schedule", "beta-off-on-a-path", "inference-schedule-differs"),
     needs=("model", "batch", "loss", "loop", "covariance", "declared"),
     thresholds=(
         Threshold(
@@ -175,6 +189,7 @@ def beta_walk(context: Context) -> None:
     if off:
         context.problem(
             f"beta in effect leaves its schedule ({'; '.join(off)}; limit {tolerance:g})",
+            sign="beta-off-schedule",
             place=where(subject.fit),
             next_step="pass the schedule's beta of this epoch (counted from 1) to the blend",
         )
@@ -188,6 +203,7 @@ def beta_walk(context: Context) -> None:
             context.problem(
                 f"path {path}: beta in effect leaves its schedule in {len(off)} of {WALK_EPOCHS} "
                 f"epochs ({'; '.join(off[:3])}; limit {tolerance:g})",
+                sign="beta-off-on-a-path",
                 place=where(subject.case.paths.get(path, subject.fit)),
                 next_step="pass the schedule's beta of this epoch to the blend on this path, too",
             )
@@ -202,6 +218,7 @@ def beta_walk(context: Context) -> None:
         context.problem(
             f"the schedule of inference differs in {len(off)} of {NOTE_EPOCHS} epochs "
             f"({'; '.join(off[:3])}; limit {limit:g})",
+            sign="inference-schedule-differs",
             place=where(subject.covariance.beta),
             next_step="beta = start + (final - start) (epoch - 1) / (W - 1) for epoch <= W = "
             "max(2, int(share * epochs)), without jitter",

@@ -31,6 +31,7 @@ MEAN_ROUNDING = Threshold(
     "measures, at every optimiser step, the weight in effect of each term as d total / d term.",
     why="One path that forgets to pass a weight trains without the term, with a loss that falls.",
     sources=("S10", "S4"),
+    signs=("no-step-shown", "shows-another-loss", "weight-not-in-effect"),
     needs=("model", "batch", "paths", "declared"),
     thresholds=(
         Threshold(
@@ -50,6 +51,7 @@ def weights_on_every_path(context: Context) -> None:
         if not fitted.steps:
             context.problem(
                 f"path {path}: no step was shown",
+                sign="no-step-shown",
                 place=where(fit),
                 next_step="call plan.on_step(epoch, losses) in front of every backward pass",
             )
@@ -62,6 +64,7 @@ def weights_on_every_path(context: Context) -> None:
             context.problem(
                 f"path {path}: {len(fitted.steps)} losses shown, {len(fitted.trace.losses)} "
                 f"differentiated, {foreign} of them another value",
+                sign="shows-another-loss",
                 place=where(fit),
                 next_step="show plan.on_step the very loss on which backward() is called",
             )
@@ -81,6 +84,7 @@ def weights_on_every_path(context: Context) -> None:
             context.problem(
                 f"path {path}: weight in effect at step time: {'; '.join(off)} "
                 f"(limit {limit:g} relative)",
+                sign="weight-not-in-effect",
                 place=where(fit),
                 next_step="run L003: it tells which term's graph is cut"
                 if None in worst.values()
@@ -98,6 +102,13 @@ def weights_on_every_path(context: Context) -> None:
     "their sum, their mean or one of them will do. An NMSE must be above zero and fall, too.",
     why="A report of 0, of the last batch or of a stale variable looks like training.",
     sources=("S13",),
+    signs=(
+        "epochs-missing",
+        "losses-not-finite",
+        "reported-not-observed",
+        "reported-not-positive",
+        "reported-does-not-fall",
+    ),
     needs=("model", "batch", "loop"),
     thresholds=(MEAN_ROUNDING,),
 )
@@ -111,6 +122,7 @@ def reported_loss_is_observed(context: Context) -> None:
     if len(reported) != FIT_EPOCHS:
         context.problem(
             f"{len(reported)} epochs reported, {FIT_EPOCHS} were asked for",
+            sign="epochs-missing",
             place=place,
             next_step="return one ris_diag.Epoch for every epoch of the plan",
         )
@@ -124,6 +136,7 @@ def reported_loss_is_observed(context: Context) -> None:
         context.problem(
             f"{len(wild)} of {len(fitted.trace.losses)} losses seen are not finite, the first in "
             f"step {wild[0]}",
+            sign="losses-not-finite",
             place=place,
             next_step="run L001: it shows the losses step by step",
         )
@@ -137,6 +150,7 @@ def reported_loss_is_observed(context: Context) -> None:
         context.problem(
             f"{len(off)} of {len(reported)} reported losses are not the mean of the losses seen "
             f"({'; '.join(off[:2])}; limit {limit:g} relative)",
+            sign="reported-not-observed",
             place=place,
             next_step="average loss.detach() over all batches of the epoch",
         )
@@ -146,6 +160,7 @@ def reported_loss_is_observed(context: Context) -> None:
     if low:
         context.problem(
             f"the reported loss of epoch(s) {listed([str(n) for n in low])} is not above 0",
+            sign="reported-not-positive",
             place=place,
             next_step="look whether the sum is filled before it is divided",
         )
@@ -153,6 +168,7 @@ def reported_loss_is_observed(context: Context) -> None:
         context.problem(
             f"the reported loss does not fall: {reported[0]:.6f} in epoch 1, "
             f"{reported[-1]:.6f} in epoch {len(reported)}",
+            sign="reported-does-not-fall",
             place=place,
             next_step="run L001 first: it tells whether the weights learn at all",
         )
@@ -167,6 +183,7 @@ def reported_loss_is_observed(context: Context) -> None:
     why="An optimiser step one indentation too far to the left makes one update an epoch: the "
     "loss falls, a hundred times too slowly.",
     sources=("S13", "B1"),
+    signs=("exceptions-swallowed", "steps-missing", "too-many-steps", "passes-without-steps"),
     needs=("run",),
     thresholds=(
         Threshold(
@@ -204,6 +221,7 @@ def one_step_a_batch(context: Context) -> None:
         context.problem(
             f"the loop went on behind {len(trace.raised)} exceptions "
             f"({listed(list(dict.fromkeys(trace.raised)))})",
+            sign="exceptions-swallowed",
             place=where(subject.fit),
             next_step="don't catch what you can't mend: let it end the training",
         )
@@ -212,6 +230,7 @@ def one_step_a_batch(context: Context) -> None:
         context.problem(
             f"{steps} optimiser steps for {batches} batches ({FIT_EPOCHS} epochs){wanted}, "
             f"{len(trace.backward)} backward passes",
+            sign="too-many-steps" if steps > planned else "steps-missing",
             place=fitted.trace.step_place or where(subject.fit),
             next_step="call zero_grad(), backward() and step() inside the loop over batches",
         )
@@ -224,6 +243,7 @@ def _passes_of_a_script(context: Context, trace: Trace) -> None:
     if not steps or passes > context.limit("max_passes") * steps:
         context.problem(
             f"{steps} optimiser steps for {len(trace.backward)} backward passes",
+            sign="passes-without-steps",
             place=place_of_training(context.subject, trace),
             next_step="call step() inside the loop over batches, or declare what is accumulated: "
             "Declared(accumulation=...)",

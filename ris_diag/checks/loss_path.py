@@ -60,6 +60,7 @@ def _loss_at(subject: Subject, model: nn.Module, batch: Batch, beta: float) -> L
     "those that all terms together reach.",
     why="A term whose graph is cut still shows its value in the log and changes nothing.",
     sources=("S12",),
+    signs=("term-missing", "no-term-reaches-network", "term-is-cut"),
     needs=("model", "batch", "loss", "covariance", "declared"),
     thresholds=(
         Threshold(
@@ -83,12 +84,14 @@ def each_term_reaches_network(context: Context) -> None:
         context.problem(
             f"declared term(s) {listed(missing)} are not among the loss's terms "
             f"({listed(list(norms)) or 'none'})",
+            sign="term-missing",
             place=where(subject.case.loss),
             next_step="return every declared term in Losses.terms",
         )
     if not path:
         context.problem(
             f"0 of {len(total)} parameters are reached by the gradient of any term",
+            sign="no-term-reaches-network",
             place=where(subject.case.loss),
             next_step="look for no_grad(), detach() or a rebuilt tensor between network and loss",
         )
@@ -99,6 +102,7 @@ def each_term_reaches_network(context: Context) -> None:
             context.problem(
                 f"term {name}: {len(unreached)} of {len(path)} parameters get no gradient "
                 f"({listed(unreached)}), limit {limit:g}",
+                sign="term-is-cut",
                 place=where(subject.case.loss),
                 next_step=f"build {name} from the network's output itself, without detach()",
             )
@@ -113,6 +117,7 @@ def each_term_reaches_network(context: Context) -> None:
     why="Without the auxiliary term the network hides behind R_samp: the blend looks good while "
     "R_pred is not.",
     sources=("S3",),
+    signs=("total-not-the-sum", "term-not-the-distance"),
     needs=("model", "batch", "loss", "distance", "covariance", "declared"),
     thresholds=(ROUNDING,),
 )
@@ -129,6 +134,7 @@ def total_is_weighted_sum(context: Context) -> None:
         context.problem(
             f"total is {total:.6f}, the declared sum {parts} = {expected:.6f} "
             f"(limit {limit:g} relative)",
+            sign="total-not-the-sum",
             place=where(subject.case.loss),
             next_step="look whether every declared weight arrives where the terms are added",
         )
@@ -146,6 +152,7 @@ def total_is_weighted_sum(context: Context) -> None:
             context.problem(
                 f"term {name} is {terms[name]:.6f}, the distance of the {what} from the truth is "
                 f"{distance:.6f} (limit {limit:g} relative)",
+                sign="term-not-the-distance",
                 place=where(subject.case.loss),
                 next_step=f"compute {name} from the {what}, as a mean over the batch",
             )
@@ -160,6 +167,7 @@ def total_is_weighted_sum(context: Context) -> None:
     why="At beta >= 0.999 the main term has no gradient; with an auxiliary weight near 0 the "
     "training stands still while the loss looks fine.",
     sources=("S5",),
+    signs=("auxiliary-weight-low", "no-gradient-at-beta-one"),
     needs=("model", "batch", "covariance", "declared"),
     thresholds=(
         Threshold(
@@ -190,6 +198,7 @@ def beta_one_keeps_gradient(context: Context) -> None:
         shown = "cut off" if weight is None else f"{weight:g}"
         context.problem(
             f"at beta = 1 the weight of {auxiliary} is {shown}, at least {least:g} is needed",
+            sign="auxiliary-weight-low",
             place=place,
             next_step="for beta >= 0.999 use max(lam_cov_pred, 0.2 * lam_cov)",
         )
@@ -198,6 +207,7 @@ def beta_one_keeps_gradient(context: Context) -> None:
         context.problem(
             f"at beta = 1 {len(still)} of {len(reached)} parameters get no gradient "
             f"({listed(still) or 'none is reached at beta = 0 either'}), limit 0",
+            sign="no-gradient-at-beta-one",
             place=place,
             next_step="let the auxiliary term carry the training where the main term can't",
         )
@@ -261,6 +271,7 @@ def gradient_over_the_beta_range(context: Context) -> None:
     why="If inference blends, scales or symmetrises in another way, the validation measures a "
     "quantity that was never trained.",
     sources=("S11",),
+    signs=("no-blend-shown", "inference-blend-differs"),
     needs=("model", "batch", "loss", "covariance", "declared"),
     thresholds=(ROUNDING,),
 )
@@ -277,6 +288,7 @@ def inference_uses_trained_blend(context: Context) -> None:
         if trained is None:
             context.problem(
                 "the training loss does not show its R_blend",
+                sign="no-blend-shown",
                 place=where(subject.case.loss),
                 next_step="return it as Losses.blended",
             )
@@ -289,6 +301,7 @@ def inference_uses_trained_blend(context: Context) -> None:
         context.problem(
             f"inference hands out another matrix than the loss supervises: relative difference "
             f"{', '.join(off)} (limit {limit:g})",
+            sign="inference-blend-differs",
             place=f"{where(covariance.infer)} and {where(subject.case.loss)}",
             next_step="call one blend function, with the same beta, in both places",
         )

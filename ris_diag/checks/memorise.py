@@ -25,6 +25,7 @@ MEMORISE_EPOCHS = 200
     why="Whether the wiring works and the capacity is there is another question than whether it "
     "generalises; a loss that can't reach its floor here never will.",
     sources=("S7", "B6"),
+    signs=("starts-below-floor", "truth-loss-not-zero", "memorises-partly", "memorises-nothing"),
     needs=("model", "batch", "loss", "loop"),
     thresholds=(
         Threshold(
@@ -74,6 +75,7 @@ def _memorises_anything(context: Context) -> None:
     if before <= floor:
         context.problem(
             f"the loss of the first weights is {before:.4f}, not above its floor {floor:g}",
+            sign="starts-below-floor",
             place=where(subject.case.loss),
             next_step="look for a minus in front of the loss; if it may be negative, declare that "
             "of a perfect prediction: Declared(floor=...)",
@@ -92,6 +94,7 @@ def _memorises_anything(context: Context) -> None:
             f"in {MEMORISE_EPOCHS} epochs: {left:.1%} of what lies above the floor {floor:g} is "
             f"left, limit {limit:.0%}: "
             + ("it learns, but not all of it" if learns else "it does not learn"),
+            sign="memorises-partly" if learns else "memorises-nothing",
             place=where(subject.case.model if learns else subject.fit),
             next_step="declare the loss of a perfect prediction if it isn't 0, as with smoothed "
             "labels or a penalty: Declared(floor=...); else look at the learning rate, the "
@@ -136,6 +139,7 @@ def _memorises_covariances(context: Context) -> None:
         context.problem(
             f"the loss of the truth itself is {floor:.4f} (limit {limit:g}): no network can reach "
             "a lower one",
+            sign="truth-loss-not-zero",
             place=where(covariance.loss),
             next_step="mend the loss: with the prediction equal to the truth it must be 0 at "
             "beta 0",
@@ -147,6 +151,7 @@ def _memorises_covariances(context: Context) -> None:
             f"{after:.4f} in {MEMORISE_EPOCHS} epochs, limit {limit:g} above the floor "
             f"{floor:.4f}: "
             + ("it learns, but can't represent them" if learns else "it does not learn"),
+            sign="memorises-partly" if learns else "memorises-nothing",
             place=where(subject.case.model if learns else subject.fit),
             next_step="give the network more capacity, or look what its output can't express"
             if learns

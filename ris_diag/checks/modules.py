@@ -68,6 +68,7 @@ def modules_are_called(context: Context) -> None:
     why="model.eval() without a way back switches dropout and batch norm off from the second epoch "
     "on; validation in train mode measures another model and moves its statistics.",
     sources=("B1", "B7"),
+    signs=("eval-while-training", "train-while-validating"),
     needs=("run",),
     thresholds=(
         Threshold(name="max_calls", value=0, unit="calls", why="each is in the wrong mode"),
@@ -102,6 +103,7 @@ def modes_match_phase(context: Context) -> None:
             context.problem(
                 f"{len(calls)} of {total} {phase} calls are in {mode} mode, and "
                 f"{listed(sensitive)} depend on it",
+                sign="eval-while-training" if phase == "training" else "train-while-validating",
                 place=place_of_training(context.subject, trace),
                 next_step=f"call model.{call}() in front of every pass of {phase}",
             )
@@ -115,6 +117,7 @@ def _mode_of_a_script(context: Context, trace: Trace, sensitive: list[str]) -> N
         context.problem(
             f"all {len(calls)} calls with a gradient are in eval mode, and {listed(sensitive)} "
             "depend on it",
+            sign="eval-while-training",
             place=place_of_training(context.subject, trace),
             next_step="call model.train() in front of the training",
         )
@@ -142,6 +145,7 @@ def _depends_on_mode(module: nn.Module) -> bool:
     why="With two values a channel the output is +1 and -1 whatever the input; with statistics "
     "that don't move inference uses those of the initialisation.",
     sources=SOURCES,
+    signs=("few-values-a-channel", "statistics-still"),
     needs=("run",),
     thresholds=(
         Threshold(
@@ -169,12 +173,14 @@ def batch_norm_works(context: Context) -> None:
         context.problem(
             f"batch norm gets fewer than {context.limit('min_values'):g} values a channel "
             f"({listed(few)})",
+            sign="few-values-a-channel",
             place=place,
             next_step="use larger batches, drop_last=True, or group norm",
         )
     if still:
         context.problem(
             f"the running statistics of {listed(still)} don't move while training",
+            sign="statistics-still",
             place=place,
             next_step="give it a momentum above 0 and input that isn't constant",
         )
@@ -190,6 +196,7 @@ def batch_norm_works(context: Context) -> None:
     why="Units that all start alike stay alike, dead and saturated ones have no gradient; the "
     "network is smaller than it looks, from the first step on.",
     sources=SOURCES,
+    signs=("dead-at-start", "units-alike", "all-weights-zero"),
     needs=("model", "batch", "loop", "prediction"),
     thresholds=(
         Threshold(
@@ -218,6 +225,7 @@ def initialisation_is_alive(context: Context) -> None:
         context.problem(
             f"at the start {len(dead)} activations are dead or saturated ({listed(dead)}; limit "
             f"{limit:.0%} of the outputs)",
+            sign="dead-at-start",
             place=place,
             next_step="look at the scale of the input and of the weights, and at the biases",
         )
@@ -226,6 +234,7 @@ def initialisation_is_alive(context: Context) -> None:
         context.problem(
             f"units that start alike and stay alike behind {len(fitted.trace.steps)} steps: {what}"
             + (f" in {listed(sorted(stuck))}" if stuck else ""),
+            sign="all-weights-zero" if empty else "units-alike",
             place=place,
             next_step="initialise weights at random: a constant gives all units one gradient",
         )

@@ -92,6 +92,7 @@ def _generalise(subject: Subject) -> Generalised:
     why="The walk of beta lowers the loss curve by itself, and a network that memorised its scenes "
     "can be worse on fresh ones than the sample covariance.",
     sources=("S7", "B6"),
+    signs=("validation-stays-high", "fresh-does-not-improve"),
     needs=("model", "batch", "loop", "loader", "distance", "covariance", "declared"),
     thresholds=(
         Threshold(
@@ -139,6 +140,7 @@ def generalises(context: Context) -> None:
         shown = "missing" if loss is None else f"{loss:.3f}"
         context.problem(
             f"validation loss after {EPOCHS} epochs is {shown}, limit {limit:g}",
+            sign="validation-stays-high",
             place=place,
             next_step="look at the epoch lines: a flat training loss is wiring, a rising "
             "validation loss is memorising",
@@ -147,12 +149,13 @@ def generalises(context: Context) -> None:
         context.problem(
             f"NMSE(R_pred) on fresh scenes went from {run.first:.4f} to {prediction:.4f}: it fell "
             f"by {drop:.1%}, limit {minimum:.0%} (the walk of beta does not count)",
+            sign="fresh-does-not-improve",
             place=place,
             next_step="run O001: if it memorises, it lacks scenes or regularisation; if not, run "
             "the litmus family",
         )
     tier = "FAIL"
-    if not context.problems and loss is not None:
+    if not context.findings and loss is not None:
         tier = "EXCELLENT" if loss < EXCELLENT else "MARGINAL"
     context.measure(tier=tier)
     context.say(f"Overfit: train {train:.3f}, val {'-' if loss is None else f'{loss:.3f}'}: {tier}")
@@ -169,6 +172,7 @@ def generalises(context: Context) -> None:
     "learning. A network that doesn't beat it is not worth 24 trials of 20 epochs (space wide, "
     "early-stop patience 6).",
     sources=("S8", "B6", "B8"),
+    signs=("no-better-than-classical", "overfit-not-passed"),
     needs=(
         "model",
         "batch",
@@ -211,6 +215,7 @@ def worth_a_search(context: Context) -> None:
             f"NMSE(R_pred) {means['R_pred']:.4f} against {best} {means[best]:.4f} on the same "
             f"{len(run.per_scene[best])} fresh scenes: gain {gain:+.4f} +- {error:.4f}, at least "
             f"{limit:g} standard errors above 0 are needed: it has learnt nothing worth a search",
+            sign="no-better-than-classical",
             place=where(subject.case.model),
             next_step="more scenes, other features or a residual around the classical estimate; "
             "a search over hyper-parameters does not mend this",
@@ -223,10 +228,11 @@ def worth_a_search(context: Context) -> None:
     if failed:
         context.problem(
             f"not passed: {listed(failed)}",
+            sign="overfit-not-passed",
             place=where(subject.fit),
             next_step="mend these first; a search multiplies what is broken",
         )
-    verdict = "NOT READY" if context.problems else "READY FOR FULL HPO"
+    verdict = "NOT READY" if context.findings else "READY FOR FULL HPO"
     context.say(
         f"R_pred {means['R_pred']:.4f} against {best} {means[best]:.4f} "
         f"({-gain / means[best]:+.1%}): {verdict}"

@@ -38,6 +38,7 @@ EACH = Threshold(name="max_offenders", value=0, unit="parameters", why="each is 
     why="A parameter that no optimiser holds keeps its initial value for ever; one that two hold "
     "is pulled in two directions.",
     sources=SOURCES,
+    signs=("none-in-optimiser", "not-in-optimiser", "optimiser-rebuilt", "held-twice"),
     needs=("run",),
     thresholds=(EACH,),
 )
@@ -60,10 +61,11 @@ def optimiser_holds_parameters(context: Context) -> None:
     place = place_of_training(subject, fitted.trace)
     limit = context.limit("max_offenders")
     if len(absent) > limit:
-        every = len(absent) == len(trainable)
+        every = not any(id(p) in held for p in named_parameters(fitted).values())
         context.problem(
             f"{len(absent)} of {len(trainable)} trainable parameters are in no optimiser "
             f"({listed(absent)}), limit {limit:g}",
+            sign="none-in-optimiser" if every else "not-in-optimiser",
             place=place,
             next_step="build the optimiser of this very model, after it is complete"
             if every
@@ -74,12 +76,14 @@ def optimiser_holds_parameters(context: Context) -> None:
         context.problem(
             f"the optimiser was built {rebuilt} times in {len(fitted.trace.steps)} steps: its "
             "moments and its schedule start anew each time",
+            sign="optimiser-rebuilt",
             place=place,
             next_step="build it once, in front of the loop over epochs",
         )
     if len(twice) > limit:
         context.problem(
             f"{len(twice)} parameters are held twice ({listed(twice)})",
+            sign="held-twice",
             place=place,
             next_step="give each parameter to one group of one optimiser",
         )
@@ -119,6 +123,7 @@ def _held_twice(trace: Trace) -> list[int]:
     why="A detach(), an argmax or a branch that is never taken leaves a part of the model at its "
     "initial weights, and the loss falls on the rest.",
     sources=("B1", "S12"),
+    signs=("graph-cut", "no-gradient", "zero-gradient"),
     needs=("run",),
     thresholds=(EACH,),
 )
@@ -155,6 +160,7 @@ def parameters_get_gradient(context: Context) -> None:
         context.problem(
             f"{len(none)} of {len(trainable)} trainable parameters get no gradient "
             f"({listed(none)}), limit {limit:g}" + (f"; cut by {cut.name}" if cut else ""),
+            sign="graph-cut" if cut else "no-gradient",
             place=cut.place if cut and cut.place else _class_of(fitted.roots, none[0]),
             next_step="take the cut out, or freeze what is behind it: Declared(frozen=[...])"
             if cut
@@ -165,6 +171,7 @@ def parameters_get_gradient(context: Context) -> None:
         context.problem(
             f"{len(zero)} of {len(trainable)} trainable parameters get a gradient of exactly 0 in "
             f"all {len(trace.backward)} backward passes ({listed(zero)})",
+            sign="zero-gradient",
             place=_class_of(fitted.roots, zero[0]),
             next_step="look for a weight or mask of 0, dead activations, or a term that doesn't "
             "depend on them",
@@ -224,6 +231,7 @@ def parameters_move(context: Context) -> None:
     why="A backbone that should be frozen and drifts, or a part that a forgotten "
     "requires_grad_(False) keeps from learning, both look like bad hyper-parameters.",
     sources=("B1", "S10"),
+    signs=("frozen-pattern-idle", "frozen-drifts", "frozen-undeclared"),
     needs=("run",),
     thresholds=(EACH,),
 )
@@ -249,18 +257,21 @@ def frozen_as_declared(context: Context) -> None:
     if idle:
         context.problem(
             f"no parameter fits Declared.frozen {listed(idle)}",
+            sign="frozen-pattern-idle",
             place=_class_of(fitted.roots, names[0] if names else ""),
             next_step=f"names are {listed(names)}; patterns match them whole, as in 'backbone.*'",
         )
     if len(drifting) > limit:
         context.problem(
             f"{len(drifting)} parameters that are declared frozen move ({listed(drifting)})",
+            sign="frozen-drifts",
             place=place_of_training(subject, trace),
             next_step="call requires_grad_(False) on them and leave them out of the optimiser",
         )
     if len(undeclared) > limit:
         context.problem(
             f"{len(undeclared)} parameters are frozen and not declared so ({listed(undeclared)})",
+            sign="frozen-undeclared",
             place=_class_of(fitted.roots, undeclared[0]),
             next_step="remove requires_grad_(False), or declare them: Declared(frozen=[...])",
         )
@@ -335,6 +346,7 @@ def _tensors(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:
     "with each other and with Declared.tied where it is given.",
     why="A copy, a load or a re-initialisation cuts a tie in silence, and the two halves drift.",
     sources=SOURCES,
+    signs=("tie-not-made", "tie-cut", "tie-undeclared"),
     needs=("model", "batch", "loop"),
     thresholds=(Threshold(name="max_offenders", value=0, unit="groups", why="each is meant"),),
 )
@@ -346,14 +358,15 @@ def ties_as_declared(context: Context) -> None:
     wanted = fresh if declared is None else {frozenset(group) for group in declared}
     context.measure(fresh=_sorted(fresh), trained=_sorted(trained), wanted=_sorted(wanted))
     limit = context.limit("max_offenders")
-    for groups, text in (
-        (wanted - fresh, "declared tied, but not in a fresh model"),
-        (wanted - trained, "no longer one tensor behind the training"),
-        ((fresh | trained) - wanted, "one tensor without being declared tied"),
+    for groups, sign, text in (
+        (wanted - fresh, "tie-not-made", "declared tied, but not in a fresh model"),
+        (wanted - trained, "tie-cut", "no longer one tensor behind the training"),
+        ((fresh | trained) - wanted, "tie-undeclared", "one tensor without being declared tied"),
     ):
         if len(groups) > limit:
             context.problem(
                 f"{text}: {'; '.join(' = '.join(group) for group in _sorted(groups))}",
+                sign=sign,
                 place=where(type(fitted.roots[0])),
                 next_step="assign the Parameter itself (decoder.weight = encoder.weight), and "
                 "nothing to either of them later",

@@ -22,6 +22,7 @@ SOURCES = ("B1",)
     why="A schedule that counts epochs where it is stepped by batch is over before the training "
     "began; a rate of another configuration trains another experiment.",
     sources=("B1", "S10"),
+    signs=("rate-zero", "rate-not-declared"),
     needs=("run",),
     thresholds=(
         Threshold(
@@ -59,6 +60,7 @@ def learning_rate_in_effect(context: Context) -> None:
     if dead:
         context.problem(
             f"the learning rate is not above 0 in {listed([f'{k}: {v}' for k, v in dead.items()])}",
+            sign="rate-zero",
             place=place,
             next_step="look at the schedule: does it count batches or epochs, and up to how many",
         )
@@ -76,6 +78,7 @@ def learning_rate_in_effect(context: Context) -> None:
     if off:
         context.problem(
             f"the learning rate in effect isn't the declared one ({listed(off)})",
+            sign="rate-not-declared",
             place=place,
             next_step="pass the configured rate to the optimiser; look for a second optimiser or "
             "scheduler that overwrites it",
@@ -97,6 +100,7 @@ def _zeros_behind(rates: list[float]) -> int:
     why="A learning rate ten thousand times too small looks like a plateau, one that is too large "
     "like noise; a clipping limit of 1e-3 or a decay of 1 trains the regulariser.",
     sources=SOURCES,
+    signs=("update-too-small", "update-too-large", "clipped-to-nothing", "decay-too-large"),
     needs=("run",),
     thresholds=(
         Threshold(
@@ -163,6 +167,7 @@ def update_size_is_sane(context: Context) -> None:
     if not update >= low:
         context.problem(
             f"the median update is {update:.2g} of its weight (limit {low:g})",
+            sign="update-too-small",
             place=place,
             next_step=f"the learning rate ({trace.learning_rates}) is too small by orders of "
             "magnitude",
@@ -170,6 +175,7 @@ def update_size_is_sane(context: Context) -> None:
     if not largest <= high:
         context.problem(
             f"in one step the median update is {largest:.2g} of its weight (limit {high:g})",
+            sign="update-too-large",
             place=place,
             next_step=f"the learning rate ({trace.learning_rates}) is too large by orders of "
             "magnitude",
@@ -178,6 +184,7 @@ def update_size_is_sane(context: Context) -> None:
         context.problem(
             f"clipping leaves {clipped:.2g} of the gradient (limit "
             f"{context.limit('min_clipped'):g})",
+            sign="clipped-to-nothing",
             place=place,
             next_step="compare the clipping limit with the gradient norms",
         )
@@ -185,6 +192,7 @@ def update_size_is_sane(context: Context) -> None:
         context.problem(
             f"weight decay takes {decay:.1%} of every weight in a step (limit "
             f"{context.limit('max_decay'):.0%})",
+            sign="decay-too-large",
             place=place,
             next_step="learning rate times weight_decay is that share: lower the decay",
         )

@@ -21,6 +21,7 @@ SOURCES = ("B1",)
     why="Without zero_grad() every step adds all gradients since the start: the loss falls at "
     "first and then circles. Clearing between accumulated passes throws most of the batch away.",
     sources=SOURCES,
+    signs=("gradients-not-cleared", "cleared-while-accumulating"),
     needs=("run",),
     thresholds=(Threshold(name="max_steps", value=0, unit="steps", why="each step needs its own"),),
 )
@@ -37,6 +38,7 @@ def gradients_are_cleared(context: Context) -> None:
         context.problem(
             f"{len(stale)} of {len(trace.steps)} steps use gradients to which those of the step "
             f"before were added, the first is step {stale[0]} (limit {limit:g})",
+            sign="gradients-not-cleared",
             place=place,
             next_step="call optimizer.zero_grad() in front of every backward(), or declare "
             "Declared(accumulation=...)",
@@ -45,6 +47,7 @@ def gradients_are_cleared(context: Context) -> None:
         context.problem(
             f"in {lost} of {len(trace.steps)} steps the gradients were cleared between the "
             f"{accumulation(context.subject)} backward passes that are declared to accumulate",
+            sign="cleared-while-accumulating",
             place=place,
             next_step="call zero_grad() behind optimizer.step(), not in front of every backward()",
         )
@@ -70,6 +73,15 @@ def _cleared_inside(trace: Trace) -> int:
     why="Clipping scaled gradients clips nearly all of them away, clipping behind the step does "
     "nothing, a scheduler in front of the first step skips the first learning rate.",
     sources=SOURCES,
+    signs=(
+        "step-without-backward",
+        "cleared-before-step",
+        "clip-scaled",
+        "clip-late",
+        "never-unscaled",
+        "no-scaler-update",
+        "scheduler-first",
+    ),
     needs=("run",),
     thresholds=(
         Threshold(name="max_wrong", value=0, unit="kinds of disorder", why="each is a mistake"),
@@ -80,42 +92,49 @@ def calls_in_order(context: Context) -> None:
     if not steps_or_problem(context, trace) or set_by_hand(context, trace):
         return
     events = trace.events
-    wrong: dict[str, str] = {}
+    wrong: dict[str, tuple[str, str]] = {}
     idle = _steps_without_backward(trace)
     if idle:
-        wrong[f"{idle} of {len(trace.steps)} steps have no backward pass of their own"] = (
-            "call backward() in front of every step()"
+        wrong["step-without-backward"] = (
+            f"{idle} of {len(trace.steps)} steps have no backward pass of their own",
+            "call backward() in front of every step()",
         )
     gone = sum(_cleared_in_front_of(trace, step) for step in trace.steps)
     if gone:
-        wrong[
-            f"{gone} of {len(trace.steps)} steps find no gradient, though backward() left some"
-        ] = "call zero_grad() in front of backward(), not between backward() and step()"
+        wrong["cleared-before-step"] = (
+            f"{gone} of {len(trace.steps)} steps find no gradient, though backward() left some",
+            "call zero_grad() in front of backward(), not between backward() and step()",
+        )
     if "clip scaled" in events:
-        wrong["gradients shrank before they were unscaled"] = (
-            "call scaler.unscale_(optimizer) in front of the clipping"
+        wrong["clip-scaled"] = (
+            "gradients shrank before they were unscaled",
+            "call scaler.unscale_(optimizer) in front of the clipping",
         )
     if "clip late" in events:
-        wrong["gradients shrank behind the step that used them"] = (
-            "clip between backward() and step()"
+        wrong["clip-late"] = (
+            "gradients shrank behind the step that used them",
+            "clip between backward() and step()",
         )
     if any(b.scale != 1 for b in trace.backward) and "unscale" not in events:
-        wrong["the loss was scaled, the gradients were never unscaled"] = (
-            "call scaler.step(optimizer) in place of optimizer.step()"
+        wrong["never-unscaled"] = (
+            "the loss was scaled, the gradients were never unscaled",
+            "call scaler.step(optimizer) in place of optimizer.step()",
         )
     if "scaler.step" in events and "scaler.update" not in events:
-        wrong["scaler.update() is never called"] = "call scaler.update() behind scaler.step()"
+        wrong["no-scaler-update"] = (
+            "scaler.update() is never called",
+            "call scaler.update() behind scaler.step()",
+        )
     if "scheduler" in events[: events.index("step")]:
-        wrong["the scheduler steps in front of the first optimiser step"] = (
-            "call scheduler.step() behind optimizer.step()"
+        wrong["scheduler-first"] = (
+            "the scheduler steps in front of the first optimiser step",
+            "call scheduler.step() behind optimizer.step()",
         )
-    context.measure(wrong=list(wrong))
+    context.measure(wrong=[seen for seen, _ in wrong.values()])
     if len(wrong) > context.limit("max_wrong"):
-        context.problem(
-            "; ".join(wrong),
-            place=place_of_training(context.subject, trace),
-            next_step="; ".join(wrong.values()),
-        )
+        place = place_of_training(context.subject, trace)
+        for sign, (seen, next_step) in wrong.items():
+            context.problem(seen, sign=sign, place=place, next_step=next_step)
 
 
 def _cleared_in_front_of(trace: Trace, step: Step) -> bool:
@@ -177,6 +196,7 @@ def batches_differ(context: Context) -> None:
     what="Looks at every loss, every gradient norm and every weight norm of the watched steps.",
     why="The first NaN poisons all weights; what comes after it says nothing about its cause.",
     sources=("B1", "S6"),
+    signs=("loss-not-finite", "values-not-finite"),
     needs=("run",),
     thresholds=(Threshold(name="max_broken", value=0, unit="values", why="NaN spreads"),),
 )
@@ -199,6 +219,7 @@ def finite_everywhere(context: Context) -> None:
         context.problem(
             f"{len(losses)} of {len(trace.losses)} losses are not finite, the first in backward "
             f"pass {losses[0]}",
+            sign="loss-not-finite",
             place=trace.backward[losses[0] - 1].place,
             next_step="look at denominators, roots and logarithms of the loss at zero",
         )
@@ -206,6 +227,7 @@ def finite_everywhere(context: Context) -> None:
         context.problem(
             f"{len(broken)} gradients or weights are not finite: "
             f"{listed([f'{name} ({when})' for name, when in broken.items()])}",
+            sign="values-not-finite",
             place=place_of_training(context.subject, trace),
             next_step="torch.autograd.detect_anomaly() names the operation; look at the learning "
             f"rate ({trace.learning_rates}) where the loss was finite before",

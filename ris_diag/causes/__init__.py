@@ -1,0 +1,23 @@
+"""The causes. Importing this package registers all of them."""
+
+from ris_diag.causes import (
+    configuration,
+    data,
+    evaluation,
+    loop,
+    loss,
+    model,
+    numerics,
+    optimiser,
+)
+
+__all__ = [
+    "configuration",
+    "data",
+    "evaluation",
+    "loop",
+    "loss",
+    "model",
+    "numerics",
+    "optimiser",
+]

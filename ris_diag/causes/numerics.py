@@ -1,0 +1,110 @@
+"""Causes that lie in numerics."""
+
+from ris_diag.cause import ALWAYS, MOSTLY, OFTEN, SOMETIMES, cause
+
+cause(
+    "C170",
+    "operation-not-finite",
+    area="numerics",
+    title="An operation gives NaN or infinity",
+    looks={
+        "operation-not-finite": ALWAYS,
+        "loss-not-finite": MOSTLY,
+        "litmus-not-finite": OFTEN,
+        "losses-not-finite": OFTEN,
+        "values-not-finite": OFTEN,
+        "raises": SOMETIMES,
+    },
+    silent="It happens for one input in a thousand, and spreads.",
+    repair="Keep logarithms, roots and quotients away from zero, inside of where() too.",
+    reference="Taxonomy of Real Faults in Deep Learning Systems (Humbatova et al., ICSE 2020)",
+)
+
+cause(
+    "C171",
+    "gradient-not-finite",
+    area="numerics",
+    title="The gradient of a finite loss is not finite",
+    looks={
+        "gradient-operation-not-finite": ALWAYS,
+        "values-not-finite": MOSTLY,
+        "term-gradient-not-finite": MOSTLY,
+        "gradient-trivial": OFTEN,
+    },
+    silent="The loss of this step is fine.",
+    repair="Roots and norms have no slope at zero: add inside of the root, or use where on the "
+    "input.",
+    reference="Silent Bugs in Deep Learning Frameworks (Tambon et al., 2023)",
+)
+
+cause(
+    "C172",
+    "absolute-constant",
+    area="numerics",
+    title="An absolute constant in a denominator swallows small values",
+    looks={"common-scale-changes-nothing": OFTEN, "distance-is-scale-invariant": OFTEN},
+    silent="Values of ordinary size are right.",
+    repair="Divide by the truth's own energy, or make the constant relative.",
+    reference="the history behind the project (docs/design.md)",
+)
+
+cause(
+    "C173",
+    "updates-lost-to-precision",
+    area="numerics",
+    title="Updates are smaller than the weights' precision",
+    looks={"updates-rounded-away": ALWAYS, "parameters-move": OFTEN, "update-too-small": SOMETIMES},
+    silent="Gradients are everywhere.",
+    repair="Keep the weights in float32; use autocast for the computation alone.",
+    reference="Silent Bugs in Deep Learning Frameworks (Tambon et al., 2023)",
+)
+
+cause(
+    "C174",
+    "loss-in-half-precision",
+    area="numerics",
+    title="The loss is computed in half precision",
+    looks={"loss-in-half": ALWAYS},
+    silent="Three digits look like a plateau.",
+    repair="Cast to float32 in front of the loss.",
+    reference="Silent Bugs in Deep Learning Frameworks (Tambon et al., 2023)",
+)
+
+cause(
+    "C190",
+    "learnt-nothing-new",
+    area="numerics",
+    title="The network gives nothing beyond what needs no training",
+    looks={"no-better-than-classical": ALWAYS, "no-better-than-free": ALWAYS},
+    silent="The loss falls to what is free.",
+    repair="More data, another input, another network; the wiring is right.",
+    reference="the history behind the project (docs/design.md)",
+)
+
+cause(
+    "C191",
+    "code-raises",
+    area="numerics",
+    title="The code under test raises",
+    looks={"raises": ALWAYS},
+    silent="It isn't silent.",
+    repair="Mend what the message names.",
+    reference="the traceback",
+)
+
+cause(
+    "C192",
+    "does-not-learn",
+    area="numerics",
+    title="The training does not learn, and the evidence names no cause",
+    looks={
+        "litmus-does-not-fall": ALWAYS,
+        "memorises-nothing": OFTEN,
+        "memorises-partly": SOMETIMES,
+        "prediction-does-not-fall": OFTEN,
+    },
+    silent="A plateau has a hundred causes.",
+    repair="Run the experiments: our loop, our loss, another learning rate.",
+    reference="Karpathy, A Recipe for Training Neural Networks (2019)",
+    settles="ris-diag check --experiments",
+)

@@ -1,0 +1,149 @@
+"""One place for all evidence: ranks the causes that the signs of a run speak for."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ris_diag.cause import Cause, all_causes
+from ris_diag.check import get_check
+from ris_diag.result import Finding, Result
+
+# How often a sign is seen where a cause doesn't list it: signs that any flaw may bring about, and
+# the others.
+BY_THE_WAY, BY_CHANCE = 0.3, 0.01
+SYMPTOMS = frozenset(
+    {
+        "raises",
+        "litmus-does-not-fall",
+        "prediction-does-not-fall",
+        "reported-does-not-fall",
+        "gradient-trivial",
+        "memorises-nothing",
+        "memorises-partly",
+        "starts-below-floor",
+        "validation-stays-high",
+        "fresh-does-not-improve",
+        "metric-does-not-improve",
+        "no-better-than-free",
+        "no-better-than-classical",
+        "overfit-not-passed",
+    }
+)
+SETTLED = 0.8
+ANYWAY = 0.1  # a cause explains a sign that it shows this often
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """A finding and the check that made it."""
+
+    check: str
+    finding: Finding
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """A cause with what speaks for it.
+
+    Attributes:
+        certainty: its share among all causes, given the evidence; between 0 and 1.
+        place: file:line, or path of a parameter, a term, a split, a key.
+        evidence: what it is known by, the most telling first.
+        explains: what else was seen and comes from it.
+    """
+
+    cause: Cause
+    certainty: float
+    place: str
+    evidence: list[Evidence]
+    explains: list[Evidence]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """What is wrong: the named causes, most likely first; the second explains what the first can't.
+
+    Attributes:
+        contenders: other causes of the first one's evidence, with their certainty.
+        unexplained: what no cause is known for.
+    """
+
+    named: list[Named] = field(default_factory=list)
+    contenders: list[tuple[Cause, float]] = field(default_factory=list)
+    unexplained: list[Evidence] = field(default_factory=list)
+
+    @property
+    def settled(self) -> bool:
+        """Whether the first cause is far ahead of the others."""
+        return bool(self.named) and self.named[0].certainty >= SETTLED
+
+
+def diagnose(results: Iterable[Result]) -> Diagnosis:
+    """Rank the causes of what the checks found.
+
+    Each cause says how often its signs show. The posterior of a cause is that of independent
+    signs under equal priors (naive Bayes): signs that are there, and those that are not although
+    their check ran.
+    """
+    results = [r for r in results if r.status != "skip" or r.expected]
+    seen = [Evidence(check=r.id, finding=f) for r in results if not r.expected for f in r.findings]
+    present: dict[str, list[Evidence]] = {}
+    for evidence in seen:
+        present.setdefault(evidence.finding["sign"], []).append(evidence)
+    absent = {
+        sign
+        for result in results
+        if result.status in ("pass", "fail")
+        for sign in get_check(result.id).signs
+    } - present.keys()
+    named: list[Named] = []
+    contenders: list[tuple[Cause, float]] = []
+    left = dict(present)
+    while any(sign not in SYMPTOMS for sign in left) or (left and not named):
+        ranked = rank(left.keys(), absent)
+        best, certainty = ranked[0]
+        if not any(sign in best.looks for sign in left):
+            break
+        if not named:
+            contenders = [(c, p) for c, p in ranked[1:4] if p > 0.05]
+        named.append(_named(best, certainty, left))
+        explained = {s for s in left if best.looks.get(s, 0) >= ANYWAY or s in SYMPTOMS}
+        left = {sign: found for sign, found in left.items() if sign not in explained}
+    return Diagnosis(
+        named=named,
+        contenders=contenders,
+        unexplained=[e for found in left.values() for e in found],
+    )
+
+
+def rank(present: Iterable[str], absent: Iterable[str]) -> list[tuple[Cause, float]]:
+    """Causes by their share, given signs that are there and signs that are not."""
+    present, absent = list(present), list(absent)
+    logs = {entry.id: _log_likelihood(entry.looks, present, absent) for entry in all_causes()}
+    top = max(logs.values())
+    weights = {name: math.exp(value - top) for name, value in logs.items()}
+    total = sum(weights.values())
+    ranked = sorted(all_causes(), key=lambda entry: -weights[entry.id])
+    return [(entry, weights[entry.id] / total) for entry in ranked]
+
+
+def _log_likelihood(
+    looks: Mapping[str, float], present: Sequence[str], absent: Sequence[str]
+) -> float:
+    def share(sign: str) -> float:
+        return looks.get(sign, BY_THE_WAY if sign in SYMPTOMS else BY_CHANCE)
+
+    return sum(math.log(share(s)) for s in present) + sum(math.log(1 - share(s)) for s in absent)
+
+
+def _named(cause: Cause, certainty: float, left: Mapping[str, list[Evidence]]) -> Named:
+    telling = [e for sign in cause.looks for e in left.get(sign, ())]
+    # A fault that is not certain to be in one sign's place is likely in that of the most telling.
+    place = next((e.finding["place"] for e in telling if e.finding["place"]), "")
+    also = [
+        e
+        for sign, found in left.items()
+        if sign not in cause.looks and sign in SYMPTOMS
+        for e in found
+    ]
+    return Named(cause=cause, certainty=certainty, place=place, evidence=telling, explains=also)
