@@ -1,6 +1,6 @@
 """The autograd graph behind a loss, and the tensors in a structure."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -29,17 +29,27 @@ def map_leaves(value: Any, change: Callable[[Any], Any]) -> Any:
     return change(value)
 
 
-def leaves(loss: Tensor) -> Iterator[Tensor]:
-    """The tensors with a gradient of their own to which the graph of `loss` leads."""
+def nodes(loss: Tensor) -> list[Any]:
+    """The operations in the graph of `loss`, always in the same order."""
     waiting: list[Any] = [loss.grad_fn]
-    seen = set()
-    if loss.grad_fn is None and loss.requires_grad:
-        yield loss
+    seen: dict[Any, None] = {}
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:
             continue
-        seen.add(node)
+        seen[node] = None
+        waiting += [following for following, _ in node.next_functions]
+    return list(seen)
+
+
+def leaves(loss: Tensor, graph: Iterable[Any] | None = None) -> Iterator[Tensor]:
+    """The tensors with a gradient of their own to which the graph of `loss` leads.
+
+    Args:
+        graph: its `nodes`, where they are known.
+    """
+    if loss.grad_fn is None and loss.requires_grad:
+        yield loss
+    for node in nodes(loss) if graph is None else graph:
         if hasattr(node, "variable"):
             yield node.variable
-        waiting += [following for following, _ in node.next_functions]

@@ -22,10 +22,11 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from ris_diag.graph import leaves, tensors_in
+from ris_diag.graph import leaves, nodes, tensors_in
 from ris_diag.operations import Operations
 from ris_diag.places import calling_place
 from ris_diag.trace import Backward, Call, Step, Trace, Usage
+from ris_diag.undone import Undone
 
 HASHED_ENTRIES = 1024
 
@@ -129,6 +130,8 @@ class _Watch:
         self._scales: dict[int, float] = {}
         self._cleared: dict[int, bool] = {}
         self._before: tuple[list[int], Tensor, Tensor, list[Tensor]] | None = None
+        self._undone: dict[Optimizer, Undone] = {}
+        self._undone_now = 0.0
 
     def add(self, parameter: Tensor, name: str) -> int:
         """Number of a parameter, a new one where it wasn't seen before."""
@@ -154,10 +157,11 @@ class _Watch:
 
         def noted(tensors: Any, *args: Any, **kwargs: Any) -> None:
             roots = [tensors] if isinstance(tensors, Tensor) else list(tensors)
+            graphs = [nodes(root) for root in roots]
             reached = [
                 self.add(leaf, f"tensor {list(leaf.shape)}")
-                for root in roots
-                for leaf in leaves(root)
+                for root, graph in zip(roots, graphs, strict=True)
+                for leaf in leaves(root, graph)
             ]
             before = self.norms()
             for number, optimizer in enumerate(self.trace.optimizers):
@@ -174,7 +178,7 @@ class _Watch:
             after = self._raw = self.norms()
             self.trace.events.append("backward")
             place = calling_place()
-            for root in roots:
+            for root, graph in zip(roots, graphs, strict=True):
                 scale = self._scales.pop(id(root), 1.0)
                 self.trace.backward.append(
                     Backward(
@@ -183,6 +187,7 @@ class _Watch:
                         after=torch.where(after > 0, after / scale, after),
                         scale=scale,
                         reached=frozenset(reached),
+                        nodes=len(graph),
                         inside_step=self._in_step,
                         batch=self.trace.batches,
                         place=place,
@@ -252,6 +257,7 @@ class _Watch:
             copies = [p.detach().clone() for p in held]
             gradients = _stacked([_norm(p.grad) for p in held])
         self._before = (numbers, gradients, _stacked([_norm(p) for p in copies]), copies)
+        self._undone_now = self._undone.setdefault(optimizer, Undone()).share(held)
         self._in_step = True
 
     def after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -275,8 +281,11 @@ class _Watch:
                 cleared=self._cleared[number],
                 backward=len(self.trace.backward),
                 place=calling_place(),
+                undone=self._undone_now,
             )
         )
+        with torch.no_grad():
+            self._undone[optimizer].stepped(held, copies)
         self.trace.events.append("step")
         self._left = self.norms()[numbers]  # an optimiser may change them itself
         self._cleared[number] = False

@@ -19,6 +19,7 @@ class Backward:
             there is no gradient.
         scale: the factor of a GradScaler, 1 without one.
         reached: numbers of the parameters to which the graph of the loss leads.
+        nodes: operations in that graph.
         inside_step: an optimiser's own closure called it.
         skipped: a GradScaler found it not finite and left the step out.
         batch: how many training batches had been served, this one's included.
@@ -30,6 +31,7 @@ class Backward:
     after: Tensor
     scale: float
     reached: frozenset[int]
+    nodes: int
     inside_step: bool
     batch: int
     place: str
@@ -50,6 +52,8 @@ class Step:
         cleared: whether its gradients were zero or absent at some time since its last step.
         backward: how many backward passes came before it.
         place: file:line of the user's code.
+        undone: how much of the way since its last step, or since its first, something else took
+            back in the meantime, between 0 and 1.
     """
 
     optimizer: int
@@ -62,6 +66,7 @@ class Step:
     cleared: bool
     backward: int
     place: str
+    undone: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

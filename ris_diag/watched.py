@@ -8,6 +8,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
+from ris_diag.anatomy import Anatomy, dissect
 from ris_diag.case import Declared, Plan
 from ris_diag.context import Context, Subject
 from ris_diag.errors import CaseError
@@ -15,7 +16,9 @@ from ris_diag.measure import (
     FIT_BATCHES,
     FIT_EPOCHS,
     LITMUS_BATCH,
+    LITMUS_EPOCHS,
     Fitted,
+    accumulation,
     captured_output,
     run_fit,
     short_fit,
@@ -26,6 +29,7 @@ from ris_diag.places import where
 from ris_diag.trace import Step, Trace
 
 SCRIPT_STEPS = FIT_EPOCHS * FIT_BATCHES
+DISSECTED, ODD_BATCH = 3, 11  # a length that few other axes have
 
 
 def watch(subject: Subject) -> Fitted:
@@ -33,20 +37,26 @@ def watch(subject: Subject) -> Fitted:
     return short_fit(subject) if subject.case.offers("loop") else subject.once("script", _script)
 
 
-def _script(subject: Subject) -> Fitted:
+def _run_script(subject: Subject, steps: int) -> tuple[Trace, list[str], str]:
+    """The first steps of the script: what was seen, logged and printed."""
     main = subject.case.main
     if main is None:
         raise LookupError("neither a loop nor a script")
     with (
         captured_output() as (log, printed),
         patch.object(torch, "save", _not_saved),  # a few steps must not replace a checkpoint
-        observe(stop_after=SCRIPT_STEPS) as trace,
+        observe(stop_after=steps) as trace,
     ):
         try:
             main()
         except SystemExit as ended:
             if ended.code not in (None, 0):
                 raise
+    return trace, log, printed.getvalue()
+
+
+def _script(subject: Subject) -> Fitted:
+    trace, log, printed = _run_script(subject, SCRIPT_STEPS)
     held = {id(p) for o in trace.optimizers for g in o.param_groups for p in g["params"]}
     roots = [
         module
@@ -62,8 +72,33 @@ def _script(subject: Subject) -> Fitted:
         epochs=[],
         planned=SCRIPT_STEPS,
         log=log,
-        printed=printed.getvalue(),
+        printed=printed,
     )
+
+
+def dissected(subject: Subject) -> Anatomy:
+    """Every operation of the first steps of the loop or the script; measured once."""
+
+    def measure(subject: Subject) -> Anatomy:
+        if not subject.case.offers("loop"):
+            with dissect(steps=DISSECTED) as seen:
+                _run_script(subject, DISSECTED)
+            return seen
+        model = subject.model()
+        count = DISSECTED * accumulation(subject)
+        batches = [subject.batch("train", ODD_BATCH, offset=k) for k in range(count)]
+        with dissect(model, steps=DISSECTED) as seen:
+            run_fit(
+                subject,
+                subject.fit,
+                model,
+                Plan(epochs=LITMUS_EPOCHS, train=batches),
+                stop_after=DISSECTED,
+                planned=DISSECTED,
+            )
+        return seen
+
+    return subject.once("dissected", measure)
 
 
 def cut_in_front_of(subject: Subject, names: list[str]) -> Operation | None:
@@ -81,7 +116,8 @@ def cut_in_front_of(subject: Subject, names: list[str]) -> Operation | None:
             subject,
             subject.fit,
             model,
-            Plan(epochs=1, train=[subject.batch("train", LITMUS_BATCH)]),
+            Plan(epochs=LITMUS_EPOCHS, train=[subject.batch("train", LITMUS_BATCH)]),
+            stop_after=1,
             planned=1,
         )
     return next((cut for cut in seen.cuts if cut.behind & unreached), None)

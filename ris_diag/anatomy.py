@@ -1,0 +1,272 @@
+"""One training step, operation by operation: what goes into the loss, and where it comes from."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.overrides import TorchFunctionMode
+
+from ris_diag.graph import tensors_in
+from ris_diag.places import calling_place, made_by_toolkit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Called:
+    """A call worth noting.
+
+    Attributes:
+        name: of the function: "cross_entropy", "softmax", "sub".
+        module: path of the innermost module that made the call, "" outside of all.
+        place: file:line of the user's code.
+        args: its tensors and numbers by name; positional ones under their number.
+        output: what it gave.
+    """
+
+    name: str
+    module: str
+    place: str
+    args: dict[str, Any]
+    output: Any
+
+    def get(self, name: str, position: int, default: Any = None) -> Any:
+        """An argument, whichever way it was passed."""
+        return self.args.get(name, self.args.get(str(position), default))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chain:
+    """Two linear layers of one parent with nothing between them that bends.
+
+    Attributes:
+        first, second: paths of the modules.
+        place: file:line of the second call.
+        widths: features in front, between and behind.
+    """
+
+    first: str
+    second: str
+    place: str
+    widths: tuple[int, int, int]
+
+
+@dataclass
+class Anatomy:
+    """What one or a few steps show.
+
+    Attributes:
+        losses: calls of PyTorch's losses with a prediction that requires a gradient.
+        compared: the same, and differences between a prediction and what is none, outside of
+            modules with parameters.
+        activations: calls of softmax, relu and the like, of dropout too.
+        chains: linear layers behind linear layers.
+        broken: calls with finite input and an output that isn't.
+        outputs: what the outermost modules with parameters gave, each with its gradient once
+            there was a backward pass.
+    """
+
+    losses: list[Called] = field(default_factory=list)
+    compared: list[Called] = field(default_factory=list)
+    activations: list[Called] = field(default_factory=list)
+    chains: list[Chain] = field(default_factory=list)
+    broken: list[Called] = field(default_factory=list)
+    outputs: list["Output"] = field(default_factory=list)
+    makers: dict[int, tuple[Tensor, Called]] = field(default_factory=dict, repr=False)
+
+    def maker(self, tensor: Tensor) -> Called | None:
+        """The activation that gave this very tensor, seen through reshapes."""
+        _, called = self.makers.get(id(tensor), (None, None))
+        return called
+
+
+@dataclass
+class Output:
+    """A tensor that an outermost module gave, and the gradient that came back to it."""
+
+    module: str
+    value: Tensor
+    gradient: Tensor | None = None
+
+    def arrive(self, gradient: Tensor) -> None:
+        """The hook of the tensor: adds up what comes back by several ways."""
+        gradient = gradient.detach()
+        self.gradient = gradient if self.gradient is None else self.gradient + gradient
+
+
+# fmt: off
+LOSSES = frozenset({
+    "cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits",
+    "kl_div", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "gaussian_nll_loss",
+    "poisson_nll_loss", "multilabel_soft_margin_loss", "soft_margin_loss", "ctc_loss",
+    "multi_margin_loss", "multilabel_margin_loss",
+})
+COMPARISONS = frozenset({"sub", "rsub", "subtract", "dist", "cdist", "pairwise_distance"})
+ACTIVATIONS = frozenset({
+    "softmax", "log_softmax", "sigmoid", "logsigmoid", "tanh", "relu", "relu6", "hardtanh",
+    "hardsigmoid", "softplus", "clamp", "dropout", "dropout1d", "dropout2d", "dropout3d",
+    "alpha_dropout",
+})
+RESHAPES = frozenset({
+    "view", "reshape", "flatten", "squeeze", "unsqueeze", "transpose", "permute", "contiguous",
+    "swapaxes", "movedim", "t", "mT", "float", "double", "to", "clone", "type",
+})
+# Infinities on purpose.
+PLACED = frozenset({"masked_fill", "full", "tensor", "full_like", "where", "triu", "tril", "fill_"})
+# fmt: on
+LONGEST = 4096  # entries of a tensor that are looked at
+
+
+class _Mode(TorchFunctionMode):
+    def __init__(self, anatomy: Anatomy, names: dict[nn.Module, str], steps: int) -> None:
+        super().__init__()
+        self.anatomy, self.names, self.steps = anatomy, names, steps
+        self.stack: list[nn.Module] = []
+        self.linear: dict[int, tuple[Tensor, str, tuple[int, int]]] = {}
+        self.done = 0
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Call the function and note it."""
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if self.done >= self.steps or made_by_toolkit():
+            return result
+        self._follow(_name(func), args, kwargs, result)
+        return result
+
+    def _follow(self, name: str, args: Any, kwargs: Any, result: Any) -> None:
+        seen = self.anatomy
+        inputs = tensors_in((args, list(kwargs.values())))
+        trained = [t for t in inputs if t.requires_grad]
+        if name in LOSSES and trained:
+            called = self._called(name, args, kwargs, result)
+            seen.losses.append(called)
+            seen.compared.append(called)
+        elif name in COMPARISONS and trained and len(trained) < len(inputs) and self._outside():
+            seen.compared.append(self._called(name, args, kwargs, result))
+        elif name in ACTIVATIONS and isinstance(result, Tensor):
+            called = self._called(name, args, kwargs, result)
+            seen.activations.append(called)
+            if not name.startswith("dropout") and name != "alpha_dropout":
+                seen.makers[id(result)] = (result, called)
+        elif name in RESHAPES and inputs and isinstance(result, Tensor):
+            kept = seen.makers.get(id(inputs[0]))
+            if kept is not None:
+                seen.makers[id(result)] = (result, kept[1])
+        self._follow_linear(name, args, inputs, result)
+        if name not in PLACED and isinstance(result, Tensor) and _breaks(inputs, result):
+            seen.broken.append(self._called(name, args, kwargs, result))
+
+    def _follow_linear(self, name: str, args: Any, inputs: list[Tensor], result: Any) -> None:
+        if not isinstance(result, Tensor) or not inputs:
+            return
+        if name == "linear":
+            path, weight = self._path(), inputs[1]
+            before = self.linear.get(id(inputs[0]))
+            if before is not None and _parent(before[1]) == _parent(path) and path:
+                widths = (*before[2], weight.shape[0])
+                self.anatomy.chains.append(
+                    Chain(first=before[1], second=path, place=calling_place(), widths=widths)
+                )
+            shape = (weight.shape[1], weight.shape[0])
+            self.linear[id(result)] = (result, path, shape)
+        elif name in RESHAPES or name in ("dropout", "alpha_dropout"):
+            kept = self.linear.get(id(inputs[0]))
+            if kept is not None:
+                self.linear[id(result)] = (result, kept[1], kept[2])
+
+    def _called(self, name: str, args: Any, kwargs: Any, result: Any) -> Called:
+        return Called(
+            name=name,
+            module=self._path(),
+            place=calling_place(),
+            args={**{str(k): a for k, a in enumerate(args)}, **kwargs},
+            output=result,
+        )
+
+    def _path(self) -> str:
+        return self.names.get(self.stack[-1], type(self.stack[-1]).__name__) if self.stack else ""
+
+    def _outside(self) -> bool:
+        """Whether no module with parameters of its own is at work."""
+        return not any(next(module.parameters(), None) is not None for module in self.stack)
+
+    def stepped(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        """An optimiser took a step: what was kept for it may go."""
+        self.done += 1
+        self.linear.clear()
+
+    def enter(self, module: nn.Module, args: Any) -> None:
+        """A module begins."""
+        if not self.stack:
+            for name, inner in module.named_modules():
+                self.names.setdefault(inner, name or type(module).__name__)
+        self.stack.append(module)
+
+    def leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        """A module ends; what outermost ones give is followed to its gradient."""
+        if self.stack and self.stack[-1] is module:
+            self.stack.pop()
+        if self.done >= self.steps or not self._outside():
+            return
+        if next(module.parameters(), None) is None:
+            return
+        for tensor in tensors_in(output):
+            if tensor.requires_grad and not tensor.is_leaf:
+                kept = Output(module=self.names.get(module, ""), value=tensor)
+                self.anatomy.outputs.append(kept)
+                tensor.register_hook(kept.arrive)  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def dissect(model: nn.Module | None = None, *, steps: int = 1) -> Iterator[Anatomy]:
+    """Look at every operation of the first steps inside the `with`; nothing stays behind.
+
+    Args:
+        model: names its modules.
+        steps: of an optimiser, after which operations are passed through.
+    """
+    anatomy = Anatomy()
+    names = {} if model is None else {m: n or type(m).__name__ for n, m in model.named_modules()}
+    mode = _Mode(anatomy, names, steps)
+    with ExitStack() as stack:
+        hooks = (
+            register_module_forward_pre_hook(mode.enter),
+            register_module_forward_hook(mode.leave, always_call=True),
+            register_optimizer_step_post_hook(mode.stepped),
+        )
+        for hook in hooks:
+            stack.callback(hook.remove)
+        stack.enter_context(mode)
+        yield anatomy
+
+
+def _name(func: Callable[..., Any]) -> str:
+    name = getattr(func, "__name__", str(func))
+    if name == "__get__":
+        name = getattr(getattr(func, "__self__", None), "__name__", name)
+    return str(name).strip("_") if str(name).startswith("__") else str(name)
+
+
+def _parent(path: str) -> str:
+    return path.rpartition(".")[0]
+
+
+def _breaks(inputs: list[Tensor], result: Tensor) -> bool:
+    """Whether finite numbers went in and something else came out."""
+    if not (result.is_floating_point() or result.is_complex()) or not result.numel():
+        return False
+    if torch._C._are_functorch_transforms_active():
+        return False
+    with torch.no_grad(), torch._C.DisableTorchFunction():
+        return not bool(torch.isfinite(result).all()) and all(
+            bool(torch.isfinite(t).all()) for t in inputs if t.is_floating_point() or t.is_complex()
+        )

@@ -1,0 +1,397 @@
+"""What the network can express: range of its output, bends between layers, use of its input. B1."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ris_diag.anatomy import Called
+from ris_diag.check import Threshold, check
+from ris_diag.checks.inference import SIZE, predicted
+from ris_diag.context import Context
+from ris_diag.measure import listed, nudged_model
+from ris_diag.places import where
+from ris_diag.watched import dissected, named_modules, watch
+
+SOURCES = ("B1",)
+RANGES: dict[str, tuple[float, float]] = {
+    "relu": (0.0, math.inf),
+    "softplus": (0.0, math.inf),
+    "relu6": (0.0, 6.0),
+    "sigmoid": (0.0, 1.0),
+    "hardsigmoid": (0.0, 1.0),
+    "softmax": (0.0, 1.0),
+    "log_softmax": (-math.inf, 0.0),
+    "logsigmoid": (-math.inf, 0.0),
+    "tanh": (-1.0, 1.0),
+    "hardtanh": (-1.0, 1.0),
+}
+RAW = ("cross_entropy", "binary_cross_entropy_with_logits")
+DISTANCES = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "sub", "subtract", "rsub")
+
+
+@check(
+    "L030",
+    "output-reaches-labels",
+    title="The last activation can give the labels",
+    what="Looks at the activation behind which a prediction is compared with its label, in three "
+    "steps of the real loop or script: its range against that of the labels, or against the raw "
+    "outputs that a loss expects.",
+    why="A ReLU behind the last layer can't give a negative label; the loss falls as far as the "
+    "others let it.",
+    sources=SOURCES,
+    signs=("output-bounded",),
+    needs=("run",),
+    thresholds=(
+        Threshold(
+            name="max_outside",
+            value=0.01,
+            unit="share of the labels outside of the range by more than a hundredth of their "
+            "spread",
+            why="a label of 1 + 1e-7 behind a sigmoid is rounding",
+        ),
+    ),
+)
+def output_reaches_labels(context: Context) -> None:
+    seen = dissected(context.subject)
+    found: dict[str, str] = {}
+    shares: dict[str, float] = {}
+    for called in seen.compared:
+        prediction, label = _sides(called)
+        maker = None if prediction is None else seen.maker(prediction)
+        if prediction is None or maker is None or maker.name not in RANGES:
+            continue
+        low, high = RANGES[maker.name]
+        inside = f" ({maker.module})" if maker.module else ""
+        limits = f"between {low:g} and {high:g}"
+        if called.name in RAW and maker.name in ("relu", "relu6", "tanh", "hardtanh", "softplus"):
+            found[maker.place] = (
+                f"{called.name} gets the output of {maker.name}(){inside}, {limits}; raw outputs "
+                "have no limits"
+            )
+        elif called.name in DISTANCES and label is not None and label.is_floating_point():
+            share = _outside(label, low, high)
+            shares[f"{maker.name}{inside}"] = share
+            if share > context.limit("max_outside"):
+                found[maker.place] = (
+                    f"{share:.0%} of the labels (from {float(label.min()):.3g} to "
+                    f"{float(label.max()):.3g}) lie outside of what {maker.name}(){inside} can "
+                    f"give, {limits} (limit {context.limit('max_outside'):.0%})"
+                )
+    context.measure(outside=shares)
+    for place, text in found.items():
+        context.problem(
+            text,
+            place=place,
+            next_step="remove the activation behind the last layer, or scale the labels into its "
+            "range",
+        )
+
+
+def _sides(called: Called) -> tuple[Tensor | None, Tensor | None]:
+    """(what has a gradient, what has none)."""
+    tensors = [value for value in called.args.values() if isinstance(value, Tensor)]
+    trained = next((t for t in tensors if t.requires_grad), None)
+    fixed = next((t for t in tensors if not t.requires_grad), None)
+    return trained, fixed
+
+
+def _outside(label: Tensor, low: float, high: float) -> float:
+    label = label.double()
+    margin = 0.01 * float(label.max() - label.min()) if label.numel() else 0.0
+    return float(((label < low - margin) | (label > high + margin)).double().mean())
+
+
+@check(
+    "L031",
+    "layers-bend",
+    title="Linear layers don't stand one behind the other",
+    what="Follows the output of every linear layer in three steps of the real loop or script: one "
+    "that goes unchanged into the next linear layer of the same parent makes both one, unless it "
+    "is narrower than both its ends, as in a bottleneck.",
+    why="Without an activation between them two layers are one linear map: the network is "
+    "shallower than it looks, or not a network at all.",
+    sources=SOURCES,
+    signs=("layers-collapse",),
+    needs=("run",),
+    thresholds=(
+        Threshold(name="max_pairs", value=0, unit="pairs of layers", why="each pair is one map"),
+    ),
+)
+def layers_bend(context: Context) -> None:
+    chains = {
+        (chain.first, chain.second): chain
+        for chain in dissected(context.subject).chains
+        if chain.widths[1] >= min(chain.widths[0], chain.widths[2])
+    }
+    context.measure(pairs=[list(pair) for pair in chains])
+    if len(chains) > context.limit("max_pairs"):
+        shown = [f"{first} -> {second}" for first, second in chains]
+        first = next(iter(chains.values()))
+        context.problem(
+            f"{len(chains)} pairs of linear layers have nothing between them ({listed(shown)}; "
+            f"widths {' -> '.join(map(str, first.widths))}; limit 0)",
+            place=f"{first.place} ({first.second})",
+            next_step="put an activation between them, or make one layer of them",
+        )
+
+
+@check(
+    "L032",
+    "input-is-used",
+    title="The prediction depends on the input",
+    what="Predicts seven different samples with slightly changed weights, in eval mode: their "
+    "predictions must differ. With the samples of another batch they must be others.",
+    why="A forward that overwrites its input, or reads another variable, learns the mean of the "
+    "labels.",
+    sources=SOURCES,
+    signs=("input-ignored",),
+    needs=("model", "batch", "prediction"),
+    thresholds=(
+        Threshold(
+            name="min_difference",
+            value=1e-7,
+            unit="of the largest output",
+            why="float32 rounds at 1e-7; samples that differ give outputs that differ by far more",
+        ),
+    ),
+)
+def input_is_used(context: Context) -> None:
+    subject, limit = context.subject, context.limit("min_difference")
+    model = nudged_model(subject).eval()
+    one, other = (subject.batch("validation", SIZE, offset=k) for k in range(2))
+    first, second = predicted(context, model, one), predicted(context, model, other)
+    if first.shape != second.shape or first.shape[:1] != (SIZE,):
+        context.say(f"not judged: predictions {list(first.shape)} have no row for each sample")
+        return
+    values = torch.cat([first, second]).flatten(1)
+    values = values.to(torch.complex128 if values.is_complex() else torch.float64)
+    spread = float((values - values[:1]).abs().max() / values.abs().max().clamp(min=1e-30))
+    context.measure(spread=spread)
+    if not spread > limit:
+        context.problem(
+            f"the predictions of {2 * SIZE} samples differ by {spread:.2g} of the largest output "
+            f"(limit {limit:g})",
+            place=where(type(model)) if _own(model) else where(subject.predict),
+            next_step="look in forward() for an input that is overwritten, multiplied by zero, or "
+            "never used, and for a softmax over one output",
+        )
+
+
+def _own(model: nn.Module) -> bool:
+    return not type(model).__module__.startswith("torch.")
+
+
+@check(
+    "L033",
+    "initial-scale-fits",
+    title="The initial weights have a scale at which signals pass",
+    what="Compares the spread of every weight matrix of a fresh model with one over the root of "
+    "its inputs, which keeps the scale of a signal; matrices that are zero are L028's.",
+    why="Weights ten times too large saturate what comes behind, weights a hundred times too small "
+    "let nothing through; the first epochs only repair it.",
+    sources=SOURCES,
+    signs=("initial-scale-off",),
+    needs=("run",),
+    thresholds=(
+        Threshold(
+            name="max_gain",
+            value=10.0,
+            unit="spread times root of the inputs, any layer",
+            why="1 to 2 with the usual initialisations, 5 with those made for sine activations",
+        ),
+        Threshold(
+            name="min_gain",
+            value=0.02,
+            unit="spread times root of the inputs, median over the layers",
+            why="one layer, the last of a branch, may start near zero; not all",
+        ),
+    ),
+)
+def initial_scale_fits(context: Context) -> None:
+    subject = context.subject
+    if subject.case.model is None:
+        context.say("not judged: a script's weights are seen behind its first steps")
+        return
+    model = subject.model()
+    gains = {
+        name: float(weight.detach().abs().square().double().mean().sqrt())
+        * math.sqrt(weight[0].numel())
+        for name, module in model.named_modules()
+        for weight in [getattr(module, "weight", None)]
+        if isinstance(module, nn.Linear | nn.modules.conv._ConvNd)
+        and isinstance(weight, Tensor)
+        and bool(weight.detach().any())
+    }
+    context.measure(gains=gains)
+    high, low = context.limit("max_gain"), context.limit("min_gain")
+    large = [f"{name}: {gain:.3g}" for name, gain in gains.items() if gain > high]
+    middle = sorted(gains.values())[len(gains) // 2] if gains else 1.0
+    if large:
+        context.problem(
+            f"{len(large)} of {len(gains)} layers start with weights that blow their signal up "
+            f"({listed(large)} times; limit {high:g})",
+            place=f"{where(type(model))} ({large[0].split(':')[0]})",
+            next_step="use the initialisation that belongs to the activation: kaiming_normal_, "
+            "xavier_uniform_",
+        )
+    if middle < low:
+        small = [f"{name}: {gain:.2g}" for name, gain in gains.items() if gain < low]
+        context.problem(
+            f"{len(small)} of {len(gains)} layers start with weights that let nothing through "
+            f"({listed(small)} times; limit {low:g} in the median)",
+            place=f"{where(type(model))} ({small[0].split(':')[0]})",
+            next_step="use the initialisation that belongs to the activation: kaiming_normal_, "
+            "xavier_uniform_",
+        )
+
+
+@check(
+    "L034",
+    "dropout-leaves-signal",
+    title="Dropout leaves most of the signal",
+    what="Reads the probability of every dropout module, and of every call of dropout in three "
+    "steps of the real loop or script.",
+    why="At p = 0.95 one value of twenty comes through, twenty times as large: noise.",
+    sources=SOURCES,
+    signs=("dropout-extreme",),
+    needs=("run",),
+    thresholds=(
+        Threshold(
+            name="max_probability", value=0.85, unit="p", why="0.1 to 0.5 is usual, 0.8 is seen"
+        ),
+    ),
+)
+def dropout_leaves_signal(context: Context) -> None:
+    limit = context.limit("max_probability")
+    strong = {
+        name: (float(module.p), where(type(module)))
+        for name, module in named_modules(watch(context.subject)).items()
+        if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > limit
+    }
+    for called in dissected(context.subject).activations:
+        if "dropout" in called.name and called.get("training", 2, True):
+            p = float(called.get("p", 1, 0.5))
+            if p > limit:
+                strong[called.module or called.name] = (p, called.place)
+    context.measure(strong={name: p for name, (p, _) in strong.items()})
+    if strong:
+        shown = [f"{name}: p = {p:g}" for name, (p, _) in strong.items()]
+        name, (_, place) = next(reversed(strong.items()))
+        context.problem(
+            f"{len(strong)} dropouts take nearly everything ({listed(shown)}; limit {limit:g})",
+            place=f"{place} ({name})",
+            next_step="lower p; it is the share that is dropped, not the share that is kept",
+        )
+
+
+@check(
+    "L035",
+    "softmax-over-classes",
+    title="Every softmax runs over an axis of choices",
+    what="Watches every softmax in three steps of the real loop or script: the axis must have more "
+    "than one entry, and not be that of the samples.",
+    why="Over one entry a softmax is 1, whatever its input; over the batch it lets samples "
+    "compete.",
+    sources=SOURCES,
+    signs=("softmax-over-one", "softmax-over-batch"),
+    needs=("run",),
+    thresholds=(Threshold(name="max_wrong", value=0, unit="calls", why="each is meant to choose"),),
+)
+def softmax_over_classes(context: Context) -> None:
+    seen = dissected(context.subject)
+    rows = {len(output.value) for output in seen.outputs if output.value.ndim}
+    wrong: dict[tuple[str, str], str] = {}
+    for called in seen.activations:
+        if called.name not in ("softmax", "log_softmax"):
+            continue
+        values, dim = called.get("input", 0), called.get("dim", 1)
+        if not isinstance(values, Tensor) or not isinstance(dim, int) or not values.ndim:
+            continue
+        inside = f" in {called.module}" if called.module else ""
+        shape = list(values.shape)
+        if values.shape[dim] == 1 and values.numel() > 1:
+            wrong["softmax-over-one", called.place] = (
+                f"{called.name}(dim={dim}){inside} of {shape} runs over an axis of length 1: it is "
+                "constant"
+            )
+        elif dim % values.ndim == 0 and values.ndim == 2 and rows == {len(values)}:
+            wrong["softmax-over-batch", called.place] = (
+                f"{called.name}(dim={dim}){inside} of {shape} runs over the {len(values)} samples"
+            )
+    context.measure(wrong=list(wrong.values()))
+    if len(wrong) > context.limit("max_wrong"):
+        for (sign, place), text in wrong.items():
+            context.problem(
+                text,
+                sign=sign,
+                place=place,
+                next_step="give the axis of the classes, dim=-1; for one output use sigmoid",
+            )
+
+
+@check(
+    "G012",
+    "every-prediction-counts",
+    title="Every sample and every output counts in the loss",
+    what="Looks at the gradient that comes back to the network's output in three steps on "
+    "different samples: a sample's position, or an output, that never gets any doesn't count.",
+    why="A loss of the first sample alone, or of half of the outputs, falls as well.",
+    sources=("B2",),
+    signs=("prediction-unused",),
+    needs=("run",),
+    thresholds=(
+        Threshold(
+            name="max_unused",
+            value=0,
+            unit="positions without a gradient in all three steps",
+            why="a margin that is met, or a mask, is somewhere else in every batch",
+        ),
+    ),
+)
+def every_prediction_counts(context: Context) -> None:
+    seen = dissected(context.subject)
+    outputs = [o for o in seen.outputs if o.gradient is not None and o.value.ndim > 0]
+    problems: dict[str, str] = {}
+    shapes = {(o.module, tuple(o.value.shape)) for o in outputs}
+    for module, shape in shapes:
+        gradients = [
+            o.gradient
+            for o in outputs
+            if (o.module, tuple(o.value.shape)) == (module, shape) and o.gradient is not None
+        ]
+        if len(gradients) < 3 or shape[0] < 4 or not all(g.any() for g in gradients):
+            continue
+        used = torch.stack([g != 0 for g in gradients]).any(0)
+        rows = used.flatten(1).any(1)
+        columns = used.any(0) if len(shape) == 2 else torch.ones(1, dtype=torch.bool)
+        where_ = f"of {list(shape)} from {module}" if module else f"of {list(shape)}"
+        if not rows.all():
+            lost = (~rows).nonzero().flatten().tolist()
+            problems[module] = (
+                f"{len(lost)} of {shape[0]} samples of the prediction {where_} get no gradient in "
+                f"any of {len(gradients)} steps (positions {listed([str(k) for k in lost])}; "
+                "limit 0)"
+            )
+        elif not columns.all() and len(columns) * 4 <= shape[0] * len(gradients):
+            lost = (~columns).nonzero().flatten().tolist()
+            problems[module] = (
+                f"{len(lost)} of {shape[1]} outputs of the prediction {where_} get no gradient in "
+                f"any of {len(gradients)} steps (outputs {listed([str(k) for k in lost])}; limit 0)"
+            )
+        elif gradients[0].is_complex() and not any(g.imag.any() for g in gradients):
+            problems[module] = (
+                f"the imaginary part of the prediction {where_} gets no gradient in any of "
+                f"{len(gradients)} steps"
+            )
+    context.measure(outputs=len(outputs), unused=list(problems.values()))
+    if len(problems) > context.limit("max_unused"):
+        passes = watch(context.subject).trace.backward
+        loss = context.subject.case.loss
+        for text in problems.values():
+            context.problem(
+                text,
+                place=where(loss) if loss is not None else passes[0].place,
+                next_step="build the loss from all samples and outputs: look at indices, masks, "
+                "slices and at a reduction that picks one",
+            )

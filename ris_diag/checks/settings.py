@@ -1,0 +1,329 @@
+"""What the optimiser is set to, and what happens to weights and loss between its steps. B1, S10."""
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from statistics import median
+from typing import Any
+
+from ris_diag.case import Declared
+from ris_diag.check import Threshold, check
+from ris_diag.context import Context
+from ris_diag.measure import listed
+from ris_diag.trace import Step, Trace
+from ris_diag.watched import place_of_training, steps_or_problem, watch
+
+# What is odd in a parameter group: key to (is it odd, what is usual).
+ODD: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "betas": (
+        lambda betas: betas[0] > betas[1] or betas[0] >= 0.995 or betas[1] < 0.5,
+        "(0.9, 0.999), the first below the second",
+    ),
+    "eps": (lambda eps: eps > 0.1, "1e-8; a large one makes Adam a slow SGD"),
+    "momentum": (lambda momentum: momentum > 0.995, "0.9"),
+    "dampening": (lambda dampening: dampening >= 0.99, "0; at 1 momentum gets no new gradient"),
+    "alpha": (lambda alpha: alpha >= 0.9999, "0.99"),
+}
+
+
+@check(
+    "L036",
+    "optimiser-settings-fit",
+    title="The optimiser's settings are usable, and the declared ones",
+    what="Reads betas, eps, momentum and the like of every parameter group at the first step, "
+    "compares them with Declared.optimizer, and the gradient norm at each step with "
+    "Declared.clip_norm.",
+    why="Swapped betas, eps=1 or a momentum of 0.999 are valid numbers; a setting that is not "
+    "passed is replaced by its default.",
+    sources=("B1", "S10"),
+    signs=("setting-odd", "setting-not-declared", "clip-not-declared"),
+    needs=("run",),
+    thresholds=(
+        Threshold(
+            name="max_relative_difference",
+            value=1e-3,
+            unit="relative, of a gradient norm from the declared limit",
+            why="clip_grad_norm_ adds 1e-6 and rounds",
+        ),
+        Threshold(
+            name="max_pull",
+            value=3.0,
+            unit="decay over gradient, median over the weights at the first step",
+            why="decay that is part of the gradient (SGD, Adam) and three times as large leads",
+        ),
+    ),
+)
+def optimiser_settings_fit(context: Context) -> None:
+    subject, trace = context.subject, watch(context.subject).trace
+    if not steps_or_problem(context, trace):
+        return
+    place = place_of_training(subject, trace)
+    groups = {
+        f"optimiser {number} group {k}": group
+        for number, optimizer in enumerate(trace.optimizers)
+        for k, group in enumerate(optimizer.param_groups)
+    }
+    odd = [
+        f"{name}: {key}={group[key]!r}, usual is {usual}"
+        for name, group in groups.items()
+        for key, (is_odd, usual) in ODD.items()
+        if key in group and not _unread(key, group) and is_odd(group[key])
+    ]
+    pull = _pull_of_decay(trace)
+    context.measure(odd=odd, pull_of_decay=pull)
+    if odd:
+        context.problem(
+            f"{len(odd)} settings are far from any useful one ({listed(odd)})",
+            sign="setting-odd",
+            place=f"{place} ({odd[0].split(': ')[1].split('=')[0]})",
+            next_step="look at the order and the names of the optimiser's arguments",
+        )
+    if pull > context.limit("max_pull"):
+        context.problem(
+            f"at the first step weight decay is {pull:.2g} times as large as the gradient (median "
+            f"over the weights, limit {context.limit('max_pull'):g})",
+            sign="setting-odd",
+            place=f"{place} (weight_decay)",
+            next_step="lower weight_decay: here it is added to the gradient",
+        )
+    declared = subject.case.declared
+    if declared is not None:
+        _compare(context, declared, groups, place)
+        _compare_clipping(context, declared, trace, place)
+
+
+def _unread(key: str, group: dict[str, Any]) -> bool:
+    """Whether a setting has no effect: dampening without momentum."""
+    return key == "dampening" and not group.get("momentum")
+
+
+def _pull_of_decay(trace: Trace) -> float:
+    """Decay over gradient, where decay is a part of the gradient."""
+    ratios = []
+    for number, optimizer in enumerate(trace.optimizers):
+        steps = trace.steps_of(number)
+        decay = float(optimizer.param_groups[0].get("weight_decay") or 0)
+        apart = optimizer.param_groups[0].get("decoupled_weight_decay", False)
+        if not decay or apart or type(optimizer).__name__ == "AdamW" or not steps:
+            continue
+        first = steps[0]
+        known = (first.gradients > 0) & (first.weights > 0)
+        ratios += (decay * first.weights[known] / first.gradients[known]).tolist()
+    return median(ratios) if ratios else 0.0
+
+
+def _compare(
+    context: Context, declared: Declared, groups: dict[str, dict[str, Any]], place: str
+) -> None:
+    off = [
+        f"{name}: {key}={group.get(key, 'absent')!r}, declared {wanted!r}"
+        for key, wanted in declared.optimizer.items()
+        for name, group in groups.items()
+        if key not in group or not _same(group[key], wanted)
+    ]
+    if off:
+        context.problem(
+            f"{len(off)} settings in effect are not the declared ones ({listed(off)})",
+            sign="setting-not-declared",
+            place=f"{place} (Declared.optimizer {', '.join(declared.optimizer)})",
+            next_step="pass the configured setting, by its name, where the optimiser is built",
+        )
+
+
+def _same(seen: Any, wanted: Any) -> bool:
+    if isinstance(wanted, list | tuple) and isinstance(seen, list | tuple):
+        return len(seen) == len(wanted) and all(map(_same, seen, wanted))
+    if isinstance(wanted, bool) or isinstance(seen, bool):
+        return bool(seen) == bool(wanted)
+    if isinstance(wanted, int | float) and isinstance(seen, int | float):
+        return math.isclose(float(seen), float(wanted), rel_tol=1e-6)
+    return bool(seen == wanted)
+
+
+def _compare_clipping(context: Context, declared: Declared, trace: Trace, place: str) -> None:
+    limit = declared.clip_norm
+    if limit is None:
+        return
+    slack = 1 + context.limit("max_relative_difference")
+    norms = [
+        (number, _norm(step), _norm_behind_backward(trace, step))
+        for number, step in enumerate(trace.steps, 1)
+    ]
+    above = [f"step {number}: {norm:.4g}" for number, norm, _ in norms if norm > limit * slack]
+    below = [
+        f"step {number}: {norm:.4g} of {raw:.4g}"
+        for number, norm, raw in norms
+        if raw > limit * slack and norm < limit / slack
+    ]
+    for off, text in ((above, "larger than"), (below, "clipped below")):
+        if off:
+            context.problem(
+                f"in {len(off)} of {len(norms)} steps the gradient is {text} the declared norm "
+                f"{limit:g} ({listed(off)})",
+                sign="clip-not-declared",
+                place=f"{place} (Declared.clip_norm)",
+                next_step="call clip_grad_norm_(model.parameters(), limit) with the configured "
+                "limit between backward() and step()",
+            )
+
+
+def _norm(step: Step) -> float:
+    return float(step.gradients.clamp(min=0).square().sum().sqrt())
+
+
+def _norm_behind_backward(trace: Trace, step: Step) -> float:
+    if not step.backward:
+        return 0.0
+    after = trace.backward[step.backward - 1].after
+    held = after[[n for n in step.numbers if n < len(after)]]
+    return float(held.clamp(min=0).square().sum().sqrt())
+
+
+@check(
+    "L037",
+    "weights-stay-as-stepped",
+    title="Nothing puts the weights back",
+    what="Compares the weights in front of every step with those behind the step before: where "
+    "something changed them in between, how much of the way since the last step, or since the "
+    "first, is taken back.",
+    why="load_state_dict of an old state in the loop undoes what was learnt; every single step is "
+    "right.",
+    sources=("B1",),
+    signs=("weights-put-back",),
+    needs=("run",),
+    thresholds=(
+        Threshold(
+            name="max_undone",
+            value=0.6,
+            unit="share of the way, in more than one step",
+            why="a slow copy that takes the half-way point is a method; constraints and clipping "
+            "of weights go elsewhere",
+        ),
+    ),
+)
+def weights_stay_as_stepped(context: Context) -> None:
+    trace = watch(context.subject).trace
+    limit = context.limit("max_undone")
+    undone = {number: s.undone for number, s in enumerate(trace.steps, 1) if s.undone > limit}
+    context.measure(undone=undone)
+    if len(undone) > 1:
+        first = next(iter(undone))
+        context.problem(
+            f"in front of {len(undone)} of {len(trace.steps)} steps the weights were put back: "
+            f"{undone[first]:.0%} of the way was gone in front of step {first} (limit {limit:.0%})",
+            sign="weights-put-back",
+            place=place_of_training(context.subject, trace),
+            next_step="look for load_state_dict(), copies of the best or of averaged weights "
+            "inside the loop",
+        )
+
+
+@check(
+    "L038",
+    "schedule-lasts",
+    title="The learning rate lasts for the training",
+    what="Reads the learning rates of every group over the watched steps: one that has fallen to "
+    "a hundredth of its peak by the middle, or falls to a twentieth and climbs again, was made "
+    "for fewer steps.",
+    why="A schedule made for epochs and stepped by batch is over in the first epoch.",
+    sources=("B1",),
+    signs=("rate-collapses",),
+    needs=("run",),
+    thresholds=(
+        Threshold(
+            name="min_share",
+            value=0.01,
+            unit="of the peak, at half of the watched steps",
+            why="a decay to the end of a run this short is at half its way",
+        ),
+        Threshold(
+            name="min_valley",
+            value=0.05,
+            unit="of the peak, before the rate climbs to half of it again",
+            why="cosine schedules turn back when their period is over",
+        ),
+    ),
+)
+def schedule_lasts(context: Context) -> None:
+    subject, trace = context.subject, watch(context.subject).trace
+    if not steps_or_problem(context, trace):
+        return
+    if subject.case.declared is not None and subject.case.declared.learning_rate is not None:
+        context.say("not judged: the rate is declared, see L017")
+        return
+    gone: dict[str, str] = {}
+    for number in range(len(trace.optimizers)):
+        steps = trace.steps_of(number)
+        for k in range(len(steps[0].rates)):
+            rates = [step.rates[k] for step in steps if k < len(step.rates)]
+            text = _collapse(context, rates)
+            if text:
+                gone[f"optimiser {number} group {k}"] = text
+    context.measure(collapsed=gone)
+    if gone:
+        shown = listed([f"{name}: {text}" for name, text in gone.items()])
+        context.problem(
+            f"the learning rate is over too early ({shown})",
+            place=place_of_training(subject, trace),
+            next_step="call scheduler.step() once an epoch, or give the schedule the number of "
+            "batches times epochs",
+        )
+
+
+def _collapse(context: Context, rates: list[float]) -> str:
+    if len(rates) < 6 or not max(rates) > 0:
+        return ""
+    peak = max(range(len(rates)), key=rates.__getitem__)
+    middle = len(rates) // 2
+    if peak < middle and rates[middle] < context.limit("min_share") * rates[peak]:
+        return (
+            f"{rates[middle]:.2g} in step {middle + 1}, {rates[peak]:.2g} in step {peak + 1} "
+            f"(limit {context.limit('min_share'):.0%})"
+        )
+    for k in range(1, len(rates) - 1):
+        before, low, behind = max(rates[:k]), rates[k], max(rates[k + 1 :])
+        if low < context.limit("min_valley") * before and behind >= 0.5 * before:
+            return (
+                f"falls to {low:.2g} in step {k + 1} and climbs again to {behind:.2g} (limit "
+                f"{context.limit('min_valley'):.0%} of {before:.2g})"
+            )
+    return ""
+
+
+@check(
+    "L039",
+    "loss-begins-anew",
+    title="The loss of a step doesn't hold those of earlier steps",
+    what="Counts the operations in the graph of the loss at every backward pass of the watched "
+    "steps: a graph that grows by its own size in every step holds the earlier ones.",
+    why="A running sum on which backward() is called, or a state that is carried on without "
+    "detach(), trains on old batches again and again, more slowly each time.",
+    sources=("B1",),
+    signs=("loss-carried-over",),
+    needs=("run",),
+    thresholds=(
+        Threshold(
+            name="max_growth",
+            value=0.5,
+            unit="of the first graph, in every one of at least four passes in a row",
+            why="graphs of different lengths go up and down",
+        ),
+    ),
+)
+def loss_begins_anew(context: Context) -> None:
+    trace = watch(context.subject).trace
+    sizes = [passes.nodes for passes in trace.backward if not passes.inside_step]
+    longest = run = 1
+    least = context.limit("max_growth") * sizes[0] if sizes else 0.0
+    for first, second in pairwise(sizes):
+        run = run + 1 if second >= first + max(least, 1) else 1
+        longest = max(longest, run)
+    context.measure(operations=sizes)
+    if longest >= 4:
+        context.problem(
+            f"the graph of the loss grows from {min(sizes)} to {max(sizes)} operations in "
+            f"{longest} backward passes in a row: it holds those of earlier steps",
+            place=trace.backward[0].place,
+            next_step="call backward() on this batch's loss alone, and detach() what is carried "
+            "from step to step; add up loss.item()",
+        )
