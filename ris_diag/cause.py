@@ -15,6 +15,7 @@ AREAS = (
 )
 
 ALWAYS, MOSTLY, OFTEN, SOMETIMES = 0.97, 0.8, 0.5, 0.2
+BY_CHANCE, RARELY, WIDELY = 0.001, 0.01, 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,7 @@ class Cause:
         repair: how to mend it.
         reference: where it is described.
         settles: the experiment that tells it from the causes that look alike.
+        elsewhere: how often it shows a sign that isn't listed: NaN breaks everything.
     """
 
     id: str
@@ -43,6 +45,7 @@ class Cause:
     repair: str
     reference: str
     settles: str = ""
+    elsewhere: float = BY_CHANCE
 
     @property
     def name(self) -> str:
@@ -64,6 +67,7 @@ def cause(
     repair: str,
     reference: str,
     settles: str = "",
+    elsewhere: float = BY_CHANCE,
 ) -> None:
     """Register a cause.
 
@@ -86,6 +90,7 @@ def cause(
         repair=repair,
         reference=reference,
         settles=settles,
+        elsewhere=elsewhere,
     )
 
 

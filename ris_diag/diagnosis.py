@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 
 from ris_diag.cause import Cause, all_causes
 from ris_diag.check import get_check
+from ris_diag.context import ANY_CHECK
 from ris_diag.result import Finding, Result
 
-# How often a sign is seen where a cause doesn't list it: signs that any flaw may bring about, and
-# the others.
-BY_THE_WAY, BY_CHANCE = 0.3, 0.01
+BY_THE_WAY = 0.3  # how often a cause shows a sign that any flaw may bring about
+# A cause often has several forms, each with some of the signs: what is missing counts less.
+ABSENCE = 0.3
 SYMPTOMS = frozenset(
     {
         "raises",
@@ -30,7 +31,7 @@ SYMPTOMS = frozenset(
     }
 )
 SETTLED = 0.8
-ANYWAY = 0.1  # a cause explains a sign that it shows this often
+ANYWAY = 0.01  # a cause explains a sign that it shows this often
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,18 +97,19 @@ def diagnose(results: Iterable[Result]) -> Diagnosis:
         if result.status in ("pass", "fail")
         for sign in get_check(result.id).signs
     } - present.keys()
+    absent |= {sign for sign in ANY_CHECK if results and sign not in present}
     named: list[Named] = []
     contenders: list[tuple[Cause, float]] = []
     left = dict(present)
     while any(sign not in SYMPTOMS for sign in left) or (left and not named):
         ranked = rank(left.keys(), absent)
-        best, certainty = ranked[0]
-        if not any(sign in best.looks for sign in left):
+        if not ranked:
             break
+        best, certainty = ranked[0]
         if not named:
             contenders = [(c, p) for c, p in ranked[1:4] if p > 0.05]
         named.append(_named(best, certainty, left))
-        explained = {s for s in left if best.looks.get(s, 0) >= ANYWAY or s in SYMPTOMS}
+        explained = {sign for sign in left if _share(best, sign) >= ANYWAY}
         left = {sign: found for sign, found in left.items() if sign not in explained}
     return Diagnosis(
         named=named,
@@ -117,33 +119,38 @@ def diagnose(results: Iterable[Result]) -> Diagnosis:
 
 
 def rank(present: Iterable[str], absent: Iterable[str]) -> list[tuple[Cause, float]]:
-    """Causes by their share, given signs that are there and signs that are not."""
+    """Causes by their share, given signs that are there and signs that are not.
+
+    Only causes of which at least one listed sign is there.
+    """
     present, absent = list(present), list(absent)
-    logs = {entry.id: _log_likelihood(entry.looks, present, absent) for entry in all_causes()}
-    top = max(logs.values())
+    possible = [entry for entry in all_causes() if not entry.looks.keys().isdisjoint(present)]
+    logs = {entry.id: _log_likelihood(entry, present, absent) for entry in possible}
+    top = max(logs.values(), default=0.0)
     weights = {name: math.exp(value - top) for name, value in logs.items()}
     total = sum(weights.values())
-    ranked = sorted(all_causes(), key=lambda entry: -weights[entry.id])
+    ranked = sorted(possible, key=lambda entry: -weights[entry.id])
     return [(entry, weights[entry.id] / total) for entry in ranked]
 
 
-def _log_likelihood(
-    looks: Mapping[str, float], present: Sequence[str], absent: Sequence[str]
-) -> float:
-    def share(sign: str) -> float:
-        return looks.get(sign, BY_THE_WAY if sign in SYMPTOMS else BY_CHANCE)
+def _log_likelihood(cause: Cause, present: Sequence[str], absent: Sequence[str]) -> float:
+    there = sum(math.log(_share(cause, sign)) for sign in present)
+    missing = sum(math.log(1 - cause.looks[sign]) for sign in absent if sign in cause.looks)
+    return there + ABSENCE * missing
 
-    return sum(math.log(share(s)) for s in present) + sum(math.log(1 - share(s)) for s in absent)
+
+def _share(cause: Cause, sign: str) -> float:
+    """How often a cause shows a sign."""
+    return cause.looks.get(sign, max(cause.elsewhere, BY_THE_WAY if sign in SYMPTOMS else 0.0))
 
 
 def _named(cause: Cause, certainty: float, left: Mapping[str, list[Evidence]]) -> Named:
     telling = [e for sign in cause.looks for e in left.get(sign, ())]
-    # A fault that is not certain to be in one sign's place is likely in that of the most telling.
     place = next((e.finding["place"] for e in telling if e.finding["place"]), "")
     also = [
         e
         for sign, found in left.items()
-        if sign not in cause.looks and sign in SYMPTOMS
+        if sign not in cause.looks and _share(cause, sign) >= ANYWAY
         for e in found
     ]
     return Named(cause=cause, certainty=certainty, place=place, evidence=telling, explains=also)

@@ -22,7 +22,7 @@ def where(function: Any) -> str:
         path, (_, line) = inspect.getfile(function), inspect.findsource(function)
     except (OSError, TypeError):
         return getattr(function, "__qualname__", repr(function))
-    if not _is_users(path):  # a class of torch, a model that was lent
+    if not is_users(path):  # a class of torch, a model that was lent
         return str(getattr(function, "__qualname__", function))
     return f"{short_path(path)}:{line + 1}"
 
@@ -30,7 +30,7 @@ def where(function: Any) -> str:
 def place_of(error: BaseException) -> str:
     """file:line of the innermost frame of the user: outside of toolkit and libraries."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if _is_users(frame.filename):
+        if is_users(frame.filename):
             return f"{short_path(frame.filename)}:{frame.lineno}, in {frame.name}"
     return ""
 
@@ -39,7 +39,7 @@ def calling_place() -> str:
     """file:line of the user's innermost frame that is running now; "" if there is none."""
     frame = inspect.currentframe()
     while frame is not None:
-        if _is_users(frame.f_code.co_filename):
+        if is_users(frame.f_code.co_filename):
             return f"{short_path(frame.f_code.co_filename)}:{frame.f_lineno}"
         frame = frame.f_back
     return ""
@@ -50,7 +50,7 @@ def direct_place() -> str:
     frame = inspect.currentframe()
     while frame is not None:
         path = frame.f_code.co_filename
-        if _is_users(path):
+        if is_users(path):
             return f"{short_path(path)}:{frame.f_lineno}"
         if not Path(path).is_relative_to(TOOLKIT) and not path.endswith(OVERRIDES):
             return ""
@@ -78,7 +78,8 @@ def short_path(path: str) -> str:
 
 
 @cache
-def _is_users(filename: str) -> bool:
+def is_users(filename: str) -> bool:
+    """Whether a file is the user's own: outside of toolkit, Python and installed libraries."""
     if filename.startswith("<"):
         return False
     path = Path(filename).resolve()

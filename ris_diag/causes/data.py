@@ -1,6 +1,6 @@
 """Causes that lie in data."""
 
-from ris_diag.cause import ALWAYS, MOSTLY, OFTEN, SOMETIMES, cause
+from ris_diag.cause import ALWAYS, MOSTLY, OFTEN, RARELY, SOMETIMES, WIDELY, cause
 
 cause(
     "C120",
@@ -19,6 +19,7 @@ cause(
     silent="One sample in a thousand is met in the third epoch.",
     repair="Find the samples by their index, and mend where they are made.",
     reference="Taxonomy of Real Faults in Deep Learning Systems (Humbatova et al., ICSE 2020)",
+    elsewhere=WIDELY,
 )
 
 cause(
@@ -147,6 +148,7 @@ cause(
     silent="Any matrix has a distance to any other.",
     repair="Look where the matrices are made, stored and normalised.",
     reference="the history behind the project (docs/design.md)",
+    elsewhere=RARELY,
 )
 
 cause(

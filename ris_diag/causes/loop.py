@@ -1,6 +1,6 @@
 """Causes that lie in the loop."""
 
-from ris_diag.cause import ALWAYS, MOSTLY, OFTEN, SOMETIMES, cause
+from ris_diag.cause import ALWAYS, MOSTLY, OFTEN, RARELY, SOMETIMES, WIDELY, cause
 
 cause(
     "C070",
@@ -42,6 +42,7 @@ cause(
     silent="It learns, a hundred times too slowly.",
     repair="Call step() inside the loop over batches; look at indentation, break and continue.",
     reference="the history behind the project (docs/design.md)",
+    elsewhere=RARELY,
 )
 
 cause(
@@ -58,6 +59,7 @@ cause(
     silent="The loop runs to its end.",
     repair="Let the exception end the training.",
     reference="the history behind the project (docs/design.md)",
+    elsewhere=WIDELY,
 )
 
 cause(

@@ -1,6 +1,6 @@
 """Causes that lie in the loss."""
 
-from ris_diag.cause import ALWAYS, MOSTLY, OFTEN, SOMETIMES, cause
+from ris_diag.cause import ALWAYS, MOSTLY, OFTEN, RARELY, SOMETIMES, cause
 
 cause(
     "C020",
@@ -140,10 +140,11 @@ cause(
     "loss-not-averaged",
     area="loss",
     title="The loss is summed over the batch, not averaged",
-    looks={"grows-with-batch": ALWAYS, "update-too-large": OFTEN, "initial-loss-off": SOMETIMES},
+    looks={"grows-with-batch": ALWAYS, "smaller-rate-learns": MOSTLY, "update-too-large": OFTEN},
     silent="The gradient is batch-size times too large; Adam hides it, SGD diverges.",
     repair="Use reduction='mean', or divide by the number of samples.",
     reference="Taxonomy of Real Faults in Deep Learning Systems (Humbatova et al., ICSE 2020)",
+    elsewhere=RARELY,
 )
 
 cause(

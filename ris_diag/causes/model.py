@@ -1,6 +1,6 @@
 """Causes that lie in the model."""
 
-from ris_diag.cause import ALWAYS, MOSTLY, OFTEN, SOMETIMES, cause
+from ris_diag.cause import ALWAYS, MOSTLY, OFTEN, RARELY, SOMETIMES, cause
 
 cause(
     "C040",
@@ -19,6 +19,7 @@ cause(
     repair="Take out detach(), .data, .item(), .numpy(), argmax, no_grad or the tensor that is "
     "built anew.",
     reference="Karpathy, A Recipe for Training Neural Networks (2019)",
+    elsewhere=RARELY,
 )
 
 cause(
@@ -74,6 +75,7 @@ cause(
     silent="The last bias learns the mean of the labels.",
     repair="Initialise weights at random; at most the last layer may start at zero.",
     reference="DeepCrime (Humbatova et al., ISSTA 2021), operator WCI",
+    elsewhere=RARELY,
 )
 
 cause(

@@ -1,6 +1,6 @@
 """Causes that lie in numerics."""
 
-from ris_diag.cause import ALWAYS, MOSTLY, OFTEN, SOMETIMES, cause
+from ris_diag.cause import ALWAYS, MOSTLY, OFTEN, SOMETIMES, WIDELY, cause
 
 cause(
     "C170",
@@ -18,6 +18,7 @@ cause(
     silent="It happens for one input in a thousand, and spreads.",
     repair="Keep logarithms, roots and quotients away from zero, inside of where() too.",
     reference="Taxonomy of Real Faults in Deep Learning Systems (Humbatova et al., ICSE 2020)",
+    elsewhere=WIDELY,
 )
 
 cause(
@@ -35,6 +36,7 @@ cause(
     repair="Roots and norms have no slope at zero: add inside of the root, or use where on the "
     "input.",
     reference="Silent Bugs in Deep Learning Frameworks (Tambon et al., 2023)",
+    elsewhere=WIDELY,
 )
 
 cause(
@@ -90,6 +92,7 @@ cause(
     silent="It isn't silent.",
     repair="Mend what the message names.",
     reference="the traceback",
+    elsewhere=WIDELY,
 )
 
 cause(

@@ -1,6 +1,6 @@
 """Causes that lie in the optimiser."""
 
-from ris_diag.cause import ALWAYS, MOSTLY, OFTEN, SOMETIMES, cause
+from ris_diag.cause import ALWAYS, MOSTLY, OFTEN, RARELY, SOMETIMES, cause
 
 cause(
     "C100",
@@ -11,6 +11,7 @@ cause(
     silent="Gradients are everywhere, and something moves.",
     repair="Build the optimiser of this very model, behind its last change.",
     reference="TrainCheck (Jiang et al., OSDI 2025)",
+    elsewhere=RARELY,
 )
 
 cause(
@@ -33,6 +34,7 @@ cause(
     silent="A plateau looks like a hard problem.",
     repair="Set the rate in every parameter group.",
     reference="Taxonomy of Real Faults in Deep Learning Systems (Humbatova et al., ICSE 2020)",
+    elsewhere=RARELY,
 )
 
 cause(
@@ -45,6 +47,7 @@ cause(
     repair="Raise the rate tenfold until it diverges, then a third of it.",
     reference="DeepCrime (Humbatova et al., ISSTA 2021), operator HLR",
     settles="raise the learning rate tenfold",
+    elsewhere=RARELY,
 )
 
 cause(
@@ -64,6 +67,7 @@ cause(
     repair="Lower the rate tenfold until it learns.",
     reference="Taxonomy of Real Faults in Deep Learning Systems (Humbatova et al., ICSE 2020)",
     settles="lower the learning rate tenfold",
+    elsewhere=RARELY,
 )
 
 cause(
@@ -98,4 +102,5 @@ cause(
     repair="Look at the rates of every group, at the optimiser's step(), and at half-precision "
     "weights.",
     reference="TrainCheck (Jiang et al., OSDI 2025)",
+    elsewhere=RARELY,
 )

@@ -1,6 +1,7 @@
 """The checks. Importing this package registers all of them."""
 
 from ris_diag.checks import (
+    experiments,
     fresh,
     guards,
     inference,
@@ -21,6 +22,7 @@ from ris_diag.checks import (
 )
 
 __all__ = [
+    "experiments",
     "fresh",
     "guards",
     "inference",

@@ -3,6 +3,7 @@
 import math
 from itertools import pairwise
 
+from ris_diag.broken import backward_break, forward_break
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context
 from ris_diag.measure import accumulation, listed
@@ -196,7 +197,12 @@ def batches_differ(context: Context) -> None:
     what="Looks at every loss, every gradient norm and every weight norm of the watched steps.",
     why="The first NaN poisons all weights; what comes after it says nothing about its cause.",
     sources=("B1", "S6"),
-    signs=("loss-not-finite", "values-not-finite"),
+    signs=(
+        "operation-not-finite",
+        "gradient-operation-not-finite",
+        "loss-not-finite",
+        "values-not-finite",
+    ),
     needs=("run",),
     thresholds=(Threshold(name="max_broken", value=0, unit="values", why="NaN spreads"),),
 )
@@ -215,6 +221,20 @@ def finite_everywhere(context: Context) -> None:
         for index in (~step.weights.isfinite()).nonzero().flatten().tolist():
             broken.setdefault(trace.names[step.numbers[index]], f"step {number}")
     context.measure(losses=losses, broken=broken)
+    first = forward_break(context.subject) if losses else None
+    if first is None and broken and (not losses or losses[0] > 1):
+        first = backward_break(context.subject, trace)
+        sign = "gradient-operation-not-finite"
+    else:
+        sign = "operation-not-finite"
+    if first is not None:
+        context.problem(
+            first[0],
+            sign=sign,
+            place=first[1],
+            next_step="keep the argument of logarithms, roots and quotients away from zero, in "
+            "front of them: where() behind them doesn't help the gradient",
+        )
     if losses:
         context.problem(
             f"{len(losses)} of {len(trace.losses)} losses are not finite, the first in backward "
