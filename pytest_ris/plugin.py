@@ -34,14 +34,14 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     """Serve --ris-list and --ris-explain."""
     if not (config.option.ris_list or config.option.ris_explain):
         return None
-    from ris_diag.check import all_checks, get_check
-    from ris_diag.render import explanation, listing_text
+    from ris_diag.check import all_checks
+    from ris_diag.render import explained, listing_text
 
     with usage_errors():
         if config.option.ris_list:
             text = listing_text(all_checks())
         else:
-            text = explanation(get_check(config.option.ris_explain))
+            text = explained(config.option.ris_explain)
     sys.stdout.write(text + "\n")
     return 0
 

@@ -48,13 +48,16 @@ def write_summary(reporter: pytest.TerminalReporter, cases: dict[str, list["Resu
 
 def _write_case(reporter: pytest.TerminalReporter, name: str, results: list["Result"]) -> None:
     """Lines and verdict of one case; its name where it isn't alone."""
+    from ris_diag.diagnosis import diagnose
     from ris_diag.gate import READY, reasons_against
-    from ris_diag.render import result_line
+    from ris_diag.render import diagnosis_lines, result_line
 
     said = f"{name}: " if name else ""
     if reporter.config.get_verbosity() >= 0:
         if name:
             reporter.write_line(f"case {name}", bold=True)
+        for number, line in enumerate(diagnosis_lines(diagnose(results))):
+            reporter.write_line(line, **({} if number else FAILED))
         for result in results:
             reporter.write_line(result_line(result), **MARKUP.get(result.status, FAILED))
             for line in result.lines:

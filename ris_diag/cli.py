@@ -85,11 +85,10 @@ def list_command() -> None:
 @main.command()
 @click.argument("check_id", metavar="ID")
 def explain(check_id: str) -> None:
-    """Tell what a check does, why, and its limits with their reasons."""
-    from ris_diag.check import get_check
-    from ris_diag.render import explanation
+    """Tell what a check does, why, and its limits; or what a cause is, and how it is known."""
+    from ris_diag.render import explained
 
-    click.echo(explanation(get_check(check_id)))
+    click.echo(explained(check_id))
 
 
 @main.command()
@@ -112,6 +111,7 @@ def check(
         raise _Refused("--select and --ignore leave no check")
     runner = _runner(case, device, seed)
     report = runner.run(checks, _print_result)
+    _print_report(report)
     _write(report, json_file)
     if not report.ok:
         raise SystemExit(CLOSED)
@@ -127,6 +127,7 @@ def gate(case: str | None, device: str, seed: int, json_file: Path | None) -> No
 
     runner = _runner(case, device, seed)
     verdict = run_gate(runner, _print_result)
+    _print_report(verdict.report)
     _write(verdict.report, json_file)
     style = "bold green" if verdict.ready else "bold red"
     seconds = sum(result.seconds for result in verdict.report.results)
@@ -156,8 +157,24 @@ def _print_result(result: "Result") -> None:
     console.print(result_line(result), style=STYLES[result.status], markup=False)
     for line in result.lines:
         console.print(f"      {line}", markup=False)
-    if result.status in ("fail", "error"):
-        console.print(result.message(), markup=False)
+
+
+def _print_report(report: "Report") -> None:
+    """The diagnosis, then the message of every check that failed."""
+    from rich.console import Console
+
+    from ris_diag.render import diagnosis_lines
+
+    console = Console(soft_wrap=True, highlight=False)
+    lines = diagnosis_lines(report.diagnosis)
+    if lines:
+        console.print()
+        console.print(lines[0], style="bold red", markup=False)
+    for line in lines[1:]:
+        console.print(line, markup=False)
+    for result in report.results:
+        if result.status in ("fail", "error"):
+            console.print(f"\n{result.message()}", markup=False)
 
 
 def _write(report: "Report", json_file: Path | None) -> None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ris_diag.cause import Cause, all_causes
 from ris_diag.check import get_check
@@ -41,6 +42,10 @@ class Evidence:
     check: str
     finding: Finding
 
+    def to_json(self) -> dict[str, str]:
+        """Plain dict."""
+        return {"check": self.check, **self.finding}  # type: ignore[dict-item]  # all its values are str
+
 
 @dataclass(frozen=True, kw_only=True)
 class Named:
@@ -58,6 +63,23 @@ class Named:
     place: str
     evidence: list[Evidence]
     explains: list[Evidence]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dict; all that the cause declares, but its signs, and what was seen of it."""
+        cause = self.cause
+        return {
+            "id": cause.id,
+            "slug": cause.slug,
+            "area": cause.area,
+            "title": cause.title,
+            "certainty": self.certainty,
+            "place": self.place,
+            "evidence": [evidence.to_json() for evidence in self.evidence],
+            "explains": [evidence.to_json() for evidence in self.explains],
+            "silent": cause.silent,
+            "repair": cause.repair,
+            "reference": cause.reference,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +99,18 @@ class Diagnosis:
     def settled(self) -> bool:
         """Whether the first cause is far ahead of the others."""
         return bool(self.named) and self.named[0].certainty >= SETTLED
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dict."""
+        return {
+            "settled": self.settled,
+            "named": [named.to_json() for named in self.named],
+            "contenders": [
+                {"id": c.id, "slug": c.slug, "certainty": p, "settles": c.settles}
+                for c, p in self.contenders
+            ],
+            "unexplained": [evidence.to_json() for evidence in self.unexplained],
+        }
 
 
 def diagnose(results: Iterable[Result]) -> Diagnosis:

@@ -121,6 +121,7 @@ class Report:
             "versions": dict(self.versions),
             "ok": self.ok,
             "complete": self.complete,
+            "diagnosis": self.diagnosis.to_json(),
             "results": [result.to_json() for result in self.results],
         }
 
