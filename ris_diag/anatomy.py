@@ -1,5 +1,6 @@
 """One training step, operation by operation: what goes into the loss, and where it comes from."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -67,6 +68,7 @@ class Anatomy:
             modules with parameters.
         activations: calls of softmax, relu and the like, of dropout too.
         chains: linear layers behind linear layers.
+        linear: how often each linear layer was called.
         broken: calls with finite input and an output that isn't.
         outputs: what the outermost modules with parameters gave, each with its gradient once
             there was a backward pass.
@@ -76,6 +78,7 @@ class Anatomy:
     compared: list[Called] = field(default_factory=list)
     activations: list[Called] = field(default_factory=list)
     chains: list[Chain] = field(default_factory=list)
+    linear: Counter[str] = field(default_factory=Counter)
     broken: list[Called] = field(default_factory=list)
     outputs: list["Output"] = field(default_factory=list)
     makers: dict[int, tuple[Tensor, Called]] = field(default_factory=dict, repr=False)
@@ -170,6 +173,7 @@ class _Mode(TorchFunctionMode):
             return
         if name == "linear":
             path, weight = self._path(), inputs[1]
+            self.anatomy.linear[path] += 1
             before = self.linear.get(id(inputs[0]))
             if before is not None and _parent(before[1]) == _parent(path) and path:
                 widths = (*before[2], weight.shape[0])
@@ -263,6 +267,8 @@ def _parent(path: str) -> str:
 def _breaks(inputs: list[Tensor], result: Tensor) -> bool:
     """Whether finite numbers went in and something else came out."""
     if not (result.is_floating_point() or result.is_complex()) or not result.numel():
+        return False
+    if any(t.layout != torch.strided for t in (*inputs, result)):
         return False
     if torch._C._are_functorch_transforms_active():
         return False

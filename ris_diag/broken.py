@@ -11,7 +11,7 @@ from ris_diag.errors import CaseError
 from ris_diag.measure import LITMUS_EPOCHS, run_fit
 from ris_diag.places import is_users, short_path
 from ris_diag.trace import Trace
-from ris_diag.watched import ODD_BATCH, dissected
+from ris_diag.watched import ODD_BATCH, dissected, place_of_loss
 
 FRAME = re.compile(r'File "(.+)", line (\d+), in ')
 FUNCTION = re.compile(r"Function '(\w+)' returned nan")
@@ -27,7 +27,9 @@ def forward_break(subject: Subject) -> tuple[str, str] | None:
     called = telling[0]
     inside = f" in {called.module}" if called.module else ""
     what = "NaN" if bool(torch.isnan(called.output).any()) else "infinity"
-    return f"{called.name}(){inside} gives {what} for finite input", called.place
+    return f"{called.name}(){inside} gives {what} for finite input", called.place or (
+        place_of_loss(subject)
+    )
 
 
 def backward_break(subject: Subject, trace: Trace) -> tuple[str, str] | None:

@@ -360,19 +360,7 @@ class Case:
         from ris_diag.lent import Lent
 
         lent = Lent(model, loader, loss_fn, optimizer, validation)
-        return cls(
-            **{
-                "name": type(model).__name__,
-                "model": lent.fresh_model,
-                "optimizer": lent.fresh_optimizer,
-                "batch": lent.batch,
-                "loss": lent.loss,
-                "predict": lent.predict,
-                "truth": lent.truth,
-                "restore": lent.restore,
-                **parts,
-            }
-        )
+        return cls(**{"name": type(model).__name__, **lent.parts(), **parts})
 
     def offers(self, part: str) -> bool:
         """Whether a part is there: "model", "covariance.baselines", ...

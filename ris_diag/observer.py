@@ -90,6 +90,10 @@ def observe(
                 (owner, name, watch.noted(getattr(owner, name), event))
                 for owner, name, event in NOTED
             ),
+            *(
+                (owner, "__init__", watch.building(owner.__init__))
+                for owner in (Optimizer, LRScheduler, ReduceLROnPlateau)
+            ),
         ):
             stack.enter_context(patch.object(owner, name, replacement))
         if operations:
@@ -213,6 +217,15 @@ class _Watch:
             return scaled
 
         return noted
+
+    def building(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """A constructor whose place is noted."""
+
+        def init(built: Any, *args: Any, **kwargs: Any) -> None:
+            self.trace.built[id(built)] = calling_place()
+            original(built, *args, **kwargs)
+
+        return init
 
     def noted(self, original: Callable[..., Any], event: str) -> Callable[..., Any]:
         """A method whose calls are noted as an event."""

@@ -10,12 +10,25 @@ from typing import Any
 TOOLKIT = Path(__file__).resolve().parent
 STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
 OVERRIDES = ("torch/overrides.py", "torch/_tensor.py")  # they stand between a call and its watcher
+# What watches a call from inside of it; another file of the toolkit made the call itself.
+WATCHERS = ("places.py", "observer.py", "operations.py", "anatomy.py")
+# What `Case.from_xy` was given, by the method that stands for it.
+LENT = {
+    "Lent.fresh_model": "model of Case.from_xy",
+    "Lent.fresh_optimizer": "optimizer of Case.from_xy",
+    "Lent.batch": "loader of Case.from_xy",
+    "Lent.predict": "model of Case.from_xy",
+    "Lent.truth": "y of the loader of Case.from_xy",
+}
 LIBRARIES = {"site-packages", "dist-packages"}  # also those of the user and of other environments
 
 
 def where(function: Any) -> str:
     """file:line of a callable's definition, or its name where Python can't tell."""
     function = inspect.unwrap(getattr(function, "func", function))
+    lent = LENT.get(getattr(function, "__qualname__", ""))
+    if lent is not None:
+        return lent
     if not hasattr(function, "__code__") and not isinstance(function, type):
         function = getattr(function, "__func__", type(function))
     try:
@@ -36,11 +49,14 @@ def place_of(error: BaseException) -> str:
 
 
 def calling_place() -> str:
-    """file:line of the user's innermost frame that is running now; "" if there is none."""
+    """file:line of the user's innermost frame that is running now; "" if the toolkit calls."""
     frame = inspect.currentframe()
     while frame is not None:
-        if is_users(frame.f_code.co_filename):
-            return f"{short_path(frame.f_code.co_filename)}:{frame.f_lineno}"
+        path = frame.f_code.co_filename
+        if is_users(path):
+            return f"{short_path(path)}:{frame.f_lineno}"
+        if _calls_by_itself(path):
+            return ""
         frame = frame.f_back
     return ""
 
@@ -63,7 +79,7 @@ def made_by_toolkit() -> bool:
     frame = inspect.currentframe()
     while frame is not None:
         path = frame.f_code.co_filename
-        if not path.endswith((*OVERRIDES, "ris_diag/places.py", "ris_diag/operations.py")):
+        if not path.endswith((*OVERRIDES, *map("ris_diag/{}".format, WATCHERS))):
             return Path(path).is_relative_to(TOOLKIT)
         frame = frame.f_back
     return False
@@ -75,6 +91,13 @@ def short_path(path: str) -> str:
         return str(Path(path).resolve().relative_to(Path.cwd()))
     except ValueError:
         return path
+
+
+@cache
+def _calls_by_itself(filename: str) -> bool:
+    """Whether a file is the toolkit's and no watcher."""
+    path = Path(filename).resolve()
+    return path.is_relative_to(TOOLKIT) and path.name not in WATCHERS
 
 
 @cache

@@ -116,6 +116,7 @@ class Trace:
             "scaler.step", "scaler.update", "scheduler", "zero_grad", "clip scaled" (gradients
             shrank before they were unscaled), "clip late" (behind the step).
         optimizers: those that took a step.
+        built: file:line where an optimiser or a scheduler was built, by its id.
         phase: "train" or "validation" while such batches are gone through, else "".
         batches: training batches served so far.
         served: hashes of the tensors in each of them.
@@ -131,6 +132,7 @@ class Trace:
     calls: list[Call] = field(default_factory=list)
     usage: dict[nn.Module, Usage] = field(default_factory=dict)
     optimizers: list[torch.optim.Optimizer] = field(default_factory=list)
+    built: dict[int, str] = field(default_factory=dict)
     phase: str = ""
     batches: int = 0
     served: list[frozenset[int]] = field(default_factory=list)
@@ -161,6 +163,18 @@ class Trace:
     def step_place(self) -> str:
         """file:line of the user's code that took the first step; "" without one."""
         return self.steps[0].place if self.steps else ""
+
+    def place_of(self, optimizer: int = 0) -> str:
+        """file:line where an optimiser was built; "" if that was before."""
+        held = self.optimizers[optimizer : optimizer + 1]
+        return next((self.built.get(id(o), "") for o in held), "")
+
+    @property
+    def schedule_place(self) -> str:
+        """file:line where the last scheduler was built; "" without one."""
+        optimizers = {id(optimizer) for optimizer in self.optimizers}
+        others = [place for key, place in self.built.items() if key not in optimizers]
+        return others[-1] if others else ""
 
     def number(self, parameter: Tensor) -> int | None:
         """Number of a parameter, None if it was never seen."""

@@ -133,6 +133,20 @@ def place_of_training(subject: Subject, trace: Trace) -> str:
     return trace.step_place or where(door)
 
 
+def place_of_loss(subject: Subject) -> str:
+    """Where the training loss is defined, else the training."""
+    case = subject.case
+    return where(case.loss or case.step or case.fit or case.main)
+
+
+def place_of_optimiser(subject: Subject, trace: Trace, number: int = 0) -> str:
+    """Where an optimiser was built, else where it comes from, else where it steps."""
+    built = trace.place_of(number)
+    if built or subject.case.optimizer is None:
+        return built or place_of_training(subject, trace)
+    return f"{where(subject.case.optimizer)} (optimiser)"
+
+
 def steps_or_problem(context: Context, trace: Trace) -> bool:
     """Whether optimiser steps were seen; a check that reads them can't pass without any."""
     if not trace.steps:

@@ -25,6 +25,7 @@ from ris_diag.measure import (
     run_fit,
 )
 from ris_diag.places import where
+from ris_diag.watched import place_of_optimiser
 
 LARGER = (10.0, 100.0, 1e3, 1e4, 1e5)
 SMALLER = (0.1, 1e-2, 1e-3)
@@ -81,7 +82,7 @@ def rate_is_useful(context: Context) -> None:
     if not any(rate > 0 for rate in rates) or not math.isfinite(first):
         context.say("not varied: the rates are zero, or the loss isn't finite")
         return
-    place = litmus(subject).fitted.trace.step_place or where(subject.fit)
+    place = place_of_optimiser(subject, litmus(subject).fitted.trace)
     # What hardly moves may do so by rounding.
     if fall > -1e-3:
         falls = {factor: _fall(subject, factor)[0] for factor in LARGER}

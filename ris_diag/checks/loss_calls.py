@@ -10,7 +10,7 @@ from torch import Tensor
 from ris_diag.anatomy import Anatomy, Called
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context
-from ris_diag.watched import ODD_BATCH, dissected, watch
+from ris_diag.watched import ODD_BATCH, dissected, place_of_loss, watch
 
 SMALLEST = 32  # entries from which a range is no chance
 
@@ -74,7 +74,7 @@ def loss_gets_what_it_expects(context: Context) -> None:
         for rule in RULES.get(called.name, ()):
             misuse = rule(called, seen, context)
             if misuse is not None:
-                place = misuse.place or called.place
+                place = misuse.place or called.place or place_of_loss(context.subject)
                 found.setdefault((misuse.sign, place), (misuse, place))
     context.measure(losses=sorted({called.name for called in seen.losses}))
     for misuse, place in found.values():

@@ -1,6 +1,7 @@
 """What the network can express: range of its output, bends between layers, use of its input. B1."""
 
 import math
+from collections import Counter
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from ris_diag.checks.inference import SIZE, predicted
 from ris_diag.context import Context
 from ris_diag.measure import listed, nudged_model
 from ris_diag.places import where
-from ris_diag.watched import dissected, named_modules, watch
+from ris_diag.watched import dissected, named_modules, place_of_loss, watch
 
 SOURCES = ("B1",)
 RANGES: dict[str, tuple[float, float]] = {
@@ -54,7 +55,7 @@ DISTANCES = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "sub", "subt
 )
 def output_reaches_labels(context: Context) -> None:
     seen = dissected(context.subject)
-    found: dict[str, str] = {}
+    found: dict[tuple[str, str], str] = {}
     shares: dict[str, float] = {}
     for called in seen.compared:
         prediction, label = _sides(called)
@@ -65,7 +66,7 @@ def output_reaches_labels(context: Context) -> None:
         inside = f" ({maker.module})" if maker.module else ""
         limits = f"between {low:g} and {high:g}"
         if called.name in RAW and maker.name in ("relu", "relu6", "tanh", "hardtanh", "softplus"):
-            found[maker.place] = (
+            found[maker.place, maker.module] = (
                 f"{called.name} gets the output of {maker.name}(){inside}, {limits}; raw outputs "
                 "have no limits"
             )
@@ -73,16 +74,17 @@ def output_reaches_labels(context: Context) -> None:
             share = _outside(label, low, high)
             shares[f"{maker.name}{inside}"] = share
             if share > context.limit("max_outside"):
-                found[maker.place] = (
+                found[maker.place, maker.module] = (
                     f"{share:.0%} of the labels (from {float(label.min()):.3g} to "
                     f"{float(label.max()):.3g}) lie outside of what {maker.name}(){inside} can "
                     f"give, {limits} (limit {context.limit('max_outside'):.0%})"
                 )
     context.measure(outside=shares)
-    for place, text in found.items():
+    for (place, module), text in found.items():
+        place = place or place_of_loss(context.subject)
         context.problem(
             text,
-            place=place,
+            place=f"{place} ({module})" if module else place,
             next_step="remove the activation behind the last layer, or scale the labels into its "
             "range",
         )
@@ -119,10 +121,16 @@ def _outside(label: Tensor, low: float, high: float) -> float:
     ),
 )
 def layers_bend(context: Context) -> None:
+    seen = dissected(context.subject)
+    counted = Counter((chain.first, chain.second) for chain in seen.chains)
     chains = {
         (chain.first, chain.second): chain
-        for chain in dissected(context.subject).chains
+        for chain in seen.chains
         if chain.widths[1] >= min(chain.widths[0], chain.widths[2])
+        # What stands between them in other calls, or a layer used again elsewhere, is a method.
+        and counted[chain.first, chain.second]
+        == seen.linear[chain.first]
+        == seen.linear[chain.second]
     }
     context.measure(pairs=[list(pair) for pair in chains])
     if len(chains) > context.limit("max_pairs"):
@@ -164,7 +172,7 @@ def input_is_used(context: Context) -> None:
     if first.shape != second.shape or first.shape[:1] != (SIZE,):
         context.say(f"not judged: predictions {list(first.shape)} have no row for each sample")
         return
-    values = torch.cat([first, second]).flatten(1)
+    values = torch.cat([first, second]).reshape(2 * SIZE, -1)
     values = values.to(torch.complex128 if values.is_complex() else torch.float64)
     spread = float((values - values[:1]).abs().max() / values.abs().max().clamp(min=1e-30))
     context.measure(spread=spread)
@@ -325,7 +333,7 @@ def softmax_over_classes(context: Context) -> None:
             context.problem(
                 text,
                 sign=sign,
-                place=place,
+                place=place or place_of_loss(context.subject),
                 next_step="give the axis of the classes, dim=-1; for one output use sigmoid",
             )
 
@@ -386,12 +394,10 @@ def every_prediction_counts(context: Context) -> None:
             )
     context.measure(outputs=len(outputs), unused=list(problems.values()))
     if len(problems) > context.limit("max_unused"):
-        passes = watch(context.subject).trace.backward
-        loss = context.subject.case.loss
         for text in problems.values():
             context.problem(
                 text,
-                place=where(loss) if loss is not None else passes[0].place,
+                place=place_of_loss(context.subject),
                 next_step="build the loss from all samples and outputs: look at indices, masks, "
                 "slices and at a reduction that picks one",
             )

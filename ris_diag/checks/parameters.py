@@ -20,6 +20,7 @@ from ris_diag.watched import (
     largest_of,
     named_modules,
     named_parameters,
+    place_of_optimiser,
     place_of_training,
     steps_or_problem,
     watch,
@@ -58,7 +59,7 @@ def optimiser_holds_parameters(context: Context) -> None:
     absent = [name for name, key in trainable.items() if key not in held]
     twice = [name for name, key in trainable.items() if held[key] > 1]
     context.measure(trainable=len(trainable), held=len(held), absent=absent, twice=twice)
-    place = place_of_training(subject, fitted.trace)
+    place = place_of_optimiser(subject, fitted.trace)
     limit = context.limit("max_offenders")
     if len(absent) > limit:
         every = not any(id(p) in held for p in named_parameters(fitted).values())

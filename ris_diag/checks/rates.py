@@ -8,7 +8,7 @@ from ris_diag.check import Threshold, check
 from ris_diag.context import Context
 from ris_diag.measure import listed
 from ris_diag.trace import Step, Trace
-from ris_diag.watched import place_of_training, steps_or_problem, watch
+from ris_diag.watched import place_of_optimiser, place_of_training, steps_or_problem, watch
 
 SOURCES = ("B1",)
 
@@ -43,7 +43,7 @@ def learning_rate_in_effect(context: Context) -> None:
     subject, trace = context.subject, watch(context.subject).trace
     if not steps_or_problem(context, trace):
         return
-    place = place_of_training(subject, trace)
+    place = place_of_optimiser(subject, trace)
     rates = {
         f"optimiser {o} group {g}": [step.rates[g] for step in trace.steps_of(o)]
         for o in range(len(trace.optimizers))
@@ -134,7 +134,7 @@ def update_size_is_sane(context: Context) -> None:
     subject, trace = context.subject, watch(context.subject).trace
     if not steps_or_problem(context, trace):
         return
-    place = place_of_training(subject, trace)
+    place = place_of_optimiser(subject, trace)
     ratios = [_ratios(step) for step in trace.steps]
     # A line search inside the step may go all the way to the solution at once.
     medians = [
@@ -185,7 +185,7 @@ def update_size_is_sane(context: Context) -> None:
             f"clipping leaves {clipped:.2g} of the gradient (limit "
             f"{context.limit('min_clipped'):g})",
             sign="clipped-to-nothing",
-            place=place,
+            place=place_of_training(subject, trace),
             next_step="compare the clipping limit with the gradient norms",
         )
     if decay > context.limit("max_decay"):

@@ -11,7 +11,7 @@ from ris_diag.check import Threshold, check
 from ris_diag.context import Context
 from ris_diag.measure import listed
 from ris_diag.trace import Step, Trace
-from ris_diag.watched import place_of_training, steps_or_problem, watch
+from ris_diag.watched import place_of_optimiser, place_of_training, steps_or_problem, watch
 
 # What is odd in a parameter group: key to (is it odd, what is usual).
 ODD: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -57,7 +57,7 @@ def optimiser_settings_fit(context: Context) -> None:
     subject, trace = context.subject, watch(context.subject).trace
     if not steps_or_problem(context, trace):
         return
-    place = place_of_training(subject, trace)
+    place = place_of_optimiser(subject, trace)
     groups = {
         f"optimiser {number} group {k}": group
         for number, optimizer in enumerate(trace.optimizers)
@@ -89,7 +89,7 @@ def optimiser_settings_fit(context: Context) -> None:
     declared = subject.case.declared
     if declared is not None:
         _compare(context, declared, groups, place)
-        _compare_clipping(context, declared, trace, place)
+        _compare_clipping(context, declared, trace, place_of_training(subject, trace))
 
 
 def _unread(key: str, group: dict[str, Any]) -> bool:
@@ -264,7 +264,7 @@ def schedule_lasts(context: Context) -> None:
         shown = listed([f"{name}: {text}" for name, text in gone.items()])
         context.problem(
             f"the learning rate is over too early ({shown})",
-            place=place_of_training(subject, trace),
+            place=trace.schedule_place or place_of_training(subject, trace),
             next_step="call scheduler.step() once an epoch, or give the schedule the number of "
             "batches times epochs",
         )
