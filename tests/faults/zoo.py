@@ -3,7 +3,9 @@
 from tests.faults import (  # noqa: F401  # each enters its trainings
     zoo_batches,
     zoo_fit,
+    zoo_grounds,
     zoo_kinds,
+    zoo_loops,
     zoo_nets,
     zoo_rare,
     zoo_scripts,
