@@ -693,7 +693,7 @@ class ShrinkOnly(nn.Module):
     "O003",
     says="it learns, but can't represent them",
     cause="capacity-too-small",
-    healthy=faster,
+    healthy=small,
     within=(ShrinkOnly,),
     source="B6",
 )

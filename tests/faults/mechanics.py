@@ -136,9 +136,8 @@ def accumulating() -> Case:
     return replace(looped(every=2, factor=0.5, clear=clear), declared=Declared(accumulation=2))
 
 
-def slower() -> Case:
-    optimizer: Any = lambda model: torch.optim.Adam(model.parameters(), lr=1e-3)  # noqa: E731
-    return replace(looped(optimizer=optimizer), declared=Declared(learning_rate=1e-3))
+def declared_rate() -> Case:
+    return replace(looped(), declared=Declared(learning_rate=1e-2))
 
 
 def descending() -> Case:
@@ -219,7 +218,7 @@ def steps_twice() -> Case:
 
 class Halving(torch.optim.lr_scheduler.StepLR):
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        super().__init__(optimizer, 100)
+        super().__init__(optimizer, 1, gamma=0.5)
 
     def step(self, epoch: int | None = None) -> None:
         with warnings.catch_warnings():
@@ -244,18 +243,24 @@ def scheduler_steps_first() -> Case:
     return looped(schedule=Halving, schedule_first=True)
 
 
+def clipped() -> Case:
+    return looped(
+        before_step=lambda model: nn.utils.clip_grad_norm_(model.parameters(), 0.1),
+    )
+
+
 @fault(
     "L012",
     says="gradients shrank behind the step that used them",
     cause="clipping-in-wrong-place",
-    healthy=plain,
+    healthy=clipped,
     within=(Loop,),
     source=SILENT,
 )
 def clips_behind_the_step() -> Case:
     return looped(
         # planted: clips_behind_the_step
-        after_step=lambda model: nn.utils.clip_grad_norm_(model.parameters(), 1e-3),
+        after_step=lambda model: nn.utils.clip_grad_norm_(model.parameters(), 0.1),
     )
 
 
@@ -331,7 +336,8 @@ def schedule_is_over_at_once() -> Case:
     "L017",
     says="0.01, declared 0.001",
     cause="learning-rate-not-as-declared",
-    healthy=slower,
+    healthy=declared_rate,
+    proof=lambda: adam(Classifier()).param_groups[0]["lr"] != 1e-3,
     within=(Loop,),
     source=TAXONOMY,
 )
@@ -1047,7 +1053,7 @@ def loader(split: str, seed: int) -> list[Batch]:
 
 
 def metric(model: nn.Module, batch: Batch) -> float:
-    return float(loss(model, batch, Progress(epoch=1, epochs=1)))
+    return loss(model, batch, Progress(epoch=1, epochs=1)).item()
 
 
 def of_a_constant(batch: Batch) -> float:

@@ -86,18 +86,16 @@ def metric_drops_the_last_samples() -> Case:
     return judged(plain_regression, metric)
 
 
-@fault(cause="metric-depends-on-order", healthy=four_classes, source=OVERFLOW)
+@fault(cause="metric-depends-on-order", healthy=judged_stripes, source=OVERFLOW)
 def metric_of_the_last_part() -> Case:
     def metric(model: nn.Module, batch: Pair) -> float:
         x, y = batch
-        wrong = torch.ones(())
         with torch.no_grad():
-            for part, label in zip(x.split(8), y.split(8), strict=True):
-                # planted: metric_of_the_last_part
-                wrong = (model(part).argmax(1) != label).float().mean()
-        return float(wrong)
+            for part, label in zip(torch.split(x, 5), torch.split(y, 5), strict=True):
+                loss = F.cross_entropy(model(part), label)  # planted: metric_of_the_last_part
+        return float(loss)
 
-    return judged(four_classes, metric)
+    return judged(judged_stripes, metric)
 
 
 @fault(cause="metric-in-train-mode", healthy=judged_stripes, source=SLIPS)
@@ -116,7 +114,8 @@ def metric_takes_a_step() -> Case:
     def metric(model: nn.Module, batch: Pair) -> float:
         x, y = batch
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        loss: Any = nn.CrossEntropyLoss()(model(x), y)
+        with torch.enable_grad():
+            loss: Any = nn.CrossEntropyLoss()(model(x), y)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()  # planted: metric_takes_a_step

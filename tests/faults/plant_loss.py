@@ -297,7 +297,8 @@ def squared_error_of_class_numbers() -> Case:
 def likelihood_without_its_minus() -> Case:
     def loss(model: nn.Module, batch: Pair, progress: Progress) -> Tensor:
         x, y = batch
-        return -(model(x) - y).square().mean() / 2  # planted: likelihood_without_its_minus
+        error: Tensor = model(x) - y
+        return -error.square().mean() / 2  # planted: likelihood_without_its_minus
 
     return replace(plain_regression(), loss=loss)
 
@@ -323,7 +324,8 @@ def a_hook_turns_gradients_round() -> Case:
     def model() -> nn.Module:
         network = mlp(8, 32, 4)
         for parameter in network.parameters():
-            parameter.register_hook(torch.neg)  # planted: a_hook_turns_gradients_round
+            # planted: a_hook_turns_gradients_round
+            parameter.register_hook(torch.neg)  # type: ignore[no-untyped-call]
         return network
 
     return replace(four_classes(), model=model)

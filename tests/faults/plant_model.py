@@ -161,7 +161,8 @@ class Attentive(nn.Module):
         self.head = nn.Sequential(nn.Linear(16 * 12, 32), nn.ReLU(), nn.Linear(32, 1))
 
     def scores(self, x: Tensor) -> Tensor:
-        return self.query(x) @ self.key(x).mT / math.sqrt(16)
+        similar: Tensor = self.query(x) @ self.key(x).mT
+        return similar / math.sqrt(16)
 
     def weights(self, x: Tensor) -> Tensor:
         return self.scores(x).softmax(-1)
@@ -203,8 +204,8 @@ def attention_over_the_batch() -> Case:
 def whole_division_in_the_scale() -> Case:
     class Unscaled(Attentive):
         def scores(self, x: Tensor) -> Tensor:
-            # planted: whole_division_in_the_scale
-            return self.query(x) @ self.key(x).mT * (1 // 16)
+            similar: Tensor = self.query(x) @ self.key(x).mT
+            return similar * (1 // similar.shape[-1])  # planted: whole_division_in_the_scale
 
     return replace(attention(), model=Unscaled)
 
@@ -229,7 +230,7 @@ def view_in_place_of_a_transpose() -> Case:
     class Viewed(LastState):
         def __init__(self) -> None:
             super().__init__(nn.LSTM)
-            self.recurrent.batch_first = False
+            self.recurrent = nn.LSTM(3, 24)
 
         def forward(self, x: Tensor) -> Tensor:
             steps = x.reshape(x.shape[1], x.shape[0], -1)  # planted: view_in_place_of_a_transpose

@@ -112,7 +112,7 @@ def division_by_a_norm_of_zero() -> Case:
 def squares_overflow_in_half() -> Case:
     def loss(model: nn.Module, batch: Pair, progress: Progress) -> Tensor:
         x, y = batch
-        error = (100 * (model(x) - y)).half()
+        error: Tensor = (100 * (model(x) - y)).half()
         return error.square().sum().float() / 1e4 / len(x)  # planted: squares_overflow_in_half
 
     return replace(mixed_precision(), loss=loss)

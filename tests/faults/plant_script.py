@@ -274,7 +274,7 @@ def gradient_noise_without_the_gradient() -> Case:
         network = mlp(8, 32, 1)
         for parameter in network.parameters():
             # planted: gradient_noise_without_the_gradient
-            parameter.register_hook(torch.randn_like)
+            parameter.register_hook(torch.randn_like)  # type: ignore[no-untyped-call]
         return network
 
     return replace(plain_regression(), model=model)

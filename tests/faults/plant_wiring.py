@@ -1,6 +1,7 @@
 """Faults in the network, continued: initial weights and wiring."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -111,9 +112,9 @@ def code_is_sampled_without_a_path() -> Case:
     class Sampled(Variational):
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             mean, log_variance = self.encode(x)
+            code: Any = torch.distributions.Normal(mean, (log_variance / 2).exp())
             # planted: code_is_sampled_without_a_path
-            code = torch.normal(mean, (log_variance / 2).exp())
-            return self.decoder(code.detach()), mean, log_variance
+            return self.decoder(code.sample()), mean, log_variance
 
     return replace(variational(), model=Sampled)
 
