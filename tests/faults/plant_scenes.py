@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ris_diag import Case
-from tests.faults.healthy import SMALL, small
+from tests.faults.healthy import small
+from tests.faults.loop import HEALTHY_LOOP
 from tests.faults.registry import fault
 from tests.faults.zoo_parts import generator, healthy, loader_of
 
@@ -84,7 +85,8 @@ def lined(data: Callable[[str, int, int], Line]) -> Case:
         batch=data,
         loader=loader_of(data),
         covariance=parts,
-        paths={"plain": SMALL.fit},
+        fit=HEALTHY_LOOP,
+        paths={"plain": HEALTHY_LOOP},
         declared=replace(case.declared, trace=float(N)),
     )
 
