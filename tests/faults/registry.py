@@ -4,13 +4,25 @@ import ast
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from ris_diag import Case
 
-# In the place of a file:line: the line of the fault's own file that ends with `# planted: NAME`,
-# or any line of the function or class around it.
+# In the place of a file:line: the lines that end with `# planted: NAME`, or stand behind a line of
+# nothing else, and the function or class around each.
 HERE = "here"
+FOLDER = Path(__file__).resolve().parent
+
+# Where faults are described, by a short name.
+DEEPCRIME = "DeepCrime (Humbatova et al., ISSTA 2021)"
+TAXONOMY = "Taxonomy of Real Faults in Deep Learning Systems (Humbatova et al., ICSE 2020)"
+SILENT = "Silent Bugs in Deep Learning Frameworks (Tambon et al., 2023)"
+TRAINCHECK = "TrainCheck (Jiang et al., OSDI 2025)"
+RECIPE = "Karpathy, A Recipe for Training Neural Networks (2019)"
+SLIPS = "Karpathy, most common neural net mistakes (2018)"
+OVERFLOW = "Stack Overflow studies (Zhang et al., ISSTA 2018; Islam et al., ESEC/FSE 2019)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,12 +30,15 @@ class Fault:
     """A small change of a healthy case.
 
     Attributes:
-        fires: checks that must not pass; `says` stands in the first one's message.
-        cause: slugs of the true cause; more than one where the change is several at once.
+        fires: checks that must not pass; `says` stands in the first one's message. Empty where
+            no check is known that finds it.
+        cause: slugs of the true cause; more than one where several names are equally right.
         place: what may stand in the place of the diagnosis: `HERE`, or the path of a parameter, a
             term, a split, a key.
         healthy: the case without the change.
         source: where such a fault is described.
+        within: helpers that carry the change into the training: their lines count as `HERE`.
+        proof: whether the fault is real, where its `outcome` can't show it.
     """
 
     name: str
@@ -34,6 +49,8 @@ class Fault:
     place: tuple[str, ...] = (HERE,)
     healthy: Callable[[], Case] | None = None
     source: str = ""
+    within: tuple[Any, ...] = ()
+    proof: Callable[[], bool] | None = None
 
 
 FAULTS: list[Fault] = []
@@ -46,6 +63,8 @@ def fault(
     place: str | tuple[str, ...] = HERE,
     healthy: Callable[[], Case] | None = None,
     source: str = "",
+    within: tuple[Any, ...] = (),
+    proof: Callable[[], bool] | None = None,
 ) -> Callable[[Callable[[], Case]], Callable[[], Case]]:
     def register(plant: Callable[[], Case]) -> Callable[[], Case]:
         FAULTS.append(
@@ -58,6 +77,8 @@ def fault(
                 place=(place,) if isinstance(place, str) else place,
                 healthy=healthy,
                 source=source,
+                within=within,
+                proof=proof,
             )
         )
         return plant
@@ -65,29 +86,56 @@ def fault(
     return register
 
 
-def planted_lines(fault: Fault) -> set[str]:
-    """file:line of every line of the innermost function or class around the planted one."""
-    source = inspect.getsourcefile(inspect.unwrap(fault.plant))
-    assert source is not None
-    path = Path(source)
-    text = path.read_text(encoding="utf-8")
-    marked = [
-        number
-        for number, line in enumerate(text.splitlines(), 1)
-        if line.rstrip().endswith(f"# planted: {fault.name}")
-    ]
-    spans = [
-        (node.lineno, node.end_lineno or node.lineno)
-        for node in ast.walk(ast.parse(text))
+@cache
+def _marks() -> dict[str, list[tuple[Path, int]]]:
+    """Name of a fault to the lines that end with `# planted: NAME`, or `# planted: NAME, NAME`."""
+    marks: dict[str, list[tuple[Path, int]]] = {}
+    for path in sorted(FOLDER.glob("*.py")):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            for name in line.partition("# planted: ")[2].split(", "):
+                alone = line.lstrip().startswith("#")
+                marks.setdefault(name.strip(), []).append((path, number + alone))
+    return marks
+
+
+@cache
+def _blocks(path: Path) -> list[tuple[int, int, bool]]:
+    """First line with its decorators, last line, whether it is a class."""
+    return [
+        (
+            min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))]),
+            node.end_lineno or node.lineno,
+            isinstance(node, ast.ClassDef),
+        )
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Lambda)
     ]
+
+
+def marked_lines(name: str) -> set[str]:
+    """file:line of the lines that are marked as the planted ones."""
+    return {_shown(path, number) for path, number in _marks().get(name, ())}
+
+
+def planted_lines(fault: Fault) -> set[str]:
+    """file:line of what is around the planted line: its function or class.
+
+    Of a class around a method only the head counts, and of `within` all.
+    """
     lines = set()
-    for number in marked:
-        around = [(a, b) for a, b in spans if a <= number <= b] or [(number, number)]
-        first, last = min(around, key=lambda span: span[1] - span[0])
-        lines |= set(range(first, last + 1)) | {number}
-    try:
-        shown = path.relative_to(Path.cwd())
-    except ValueError:
-        shown = path
-    return {f"{shown.as_posix()}:{line}" for line in lines}
+    for path, number in _marks().get(fault.name, ()):
+        around = [block for block in _blocks(path) if block[0] <= number <= block[1]]
+        first, last, _ = min(around, key=lambda block: block[1] - block[0], default=(number,) * 3)
+        heads = {block[0] for block in around if block[2]}
+        lines |= {_shown(path, line) for line in {*range(first, last + 1), *heads, number}}
+    for helper in fault.within:
+        source, start = inspect.getsourcelines(helper)
+        path = Path(inspect.getfile(helper)).resolve()
+        lines |= {_shown(path, line) for line in range(start, start + len(source))}
+    return lines
+
+
+def _shown(path: Path, line: int) -> str:
+    if path.is_relative_to(Path.cwd()):
+        path = path.relative_to(Path.cwd())
+    return f"{path.as_posix()}:{line}"

@@ -1,9 +1,16 @@
 """Healthy trainings of many kinds, as their authors would write them: no check may complain."""
 
 from tests.faults import (  # noqa: F401  # each enters its trainings
+    plant_evaluation,
+    plant_model,
+    plant_numerics,
+    plant_optimiser,
+    plant_scenes,
     zoo_batches,
     zoo_fit,
+    zoo_grounds,
     zoo_kinds,
+    zoo_loops,
     zoo_nets,
     zoo_rare,
     zoo_scripts,

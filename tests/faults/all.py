@@ -1,0 +1,19 @@
+"""Every planted fault."""
+
+from tests.faults import (  # noqa: F401  # each enters its faults
+    catalogue,
+    mechanics,
+    plant_data,
+    plant_evaluation,
+    plant_loop,
+    plant_loss,
+    plant_model,
+    plant_numerics,
+    plant_optimiser,
+    plant_scenes,
+    plant_script,
+    plant_wiring,
+)
+from tests.faults.registry import FAULTS as ALL_FAULTS
+
+__all__ = ["ALL_FAULTS"]
