@@ -15,6 +15,7 @@ AREAS = (
 )
 
 ALWAYS, MOSTLY, OFTEN, SOMETIMES = 0.97, 0.8, 0.5, 0.2
+SIGNATURE = MOSTLY  # a sign that is shown this often, or more often, is what a cause is known by
 BY_CHANCE, RARELY, WIDELY = 0.001, 0.01, 0.1
 
 

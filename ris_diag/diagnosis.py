@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ris_diag.cause import Cause, all_causes
+from ris_diag.cause import SIGNATURE, Cause, all_causes
 from ris_diag.check import get_check
 from ris_diag.context import ANY_CHECK
 from ris_diag.result import Finding, Result
@@ -13,6 +13,8 @@ from ris_diag.result import Finding, Result
 BY_THE_WAY = 0.3  # how often a cause shows a sign that any flaw may bring about
 # A cause often has several forms, each with some of the signs: what is missing counts less.
 ABSENCE = 0.3
+# What a cause loses of which no sign is there that it is known by.
+NO_SIGNATURE = math.log(0.05)
 SYMPTOMS = frozenset(
     {
         "raises",
@@ -170,7 +172,8 @@ def rank(present: Iterable[str], absent: Iterable[str]) -> list[tuple[Cause, flo
 def _log_likelihood(cause: Cause, present: Sequence[str], absent: Sequence[str]) -> float:
     there = sum(math.log(_share(cause, sign)) for sign in present)
     missing = sum(math.log(1 - cause.looks[sign]) for sign in absent if sign in cause.looks)
-    return there + ABSENCE * missing
+    known = any(cause.looks.get(sign, 0) >= SIGNATURE for sign in present)
+    return there + ABSENCE * missing + (0.0 if known else NO_SIGNATURE)
 
 
 def _share(cause: Cause, sign: str) -> float:

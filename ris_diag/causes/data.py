@@ -38,10 +38,16 @@ cause(
     "input-scale-off",
     area="data",
     title="The input is scaled wrongly: not at all, twice, or by decades between features",
-    looks={"input-scale-off": ALWAYS},
+    looks={
+        "input-scale-off": ALWAYS,
+        "prediction-unused": SOMETIMES,
+        "update-too-large": OFTEN,
+        "smaller-rate-learns": OFTEN,
+    },
     silent="A network learns on the features that are large enough.",
     repair="Normalise once, each feature by its mean and spread over the training set.",
     reference="Taxonomy of Real Faults in Deep Learning Systems (Humbatova et al., ICSE 2020)",
+    elsewhere=WIDELY,
 )
 
 cause(
@@ -143,7 +149,7 @@ cause(
         "negative-eigenvalues": MOSTLY,
         "zero-truth": MOSTLY,
         "trace-off": MOSTLY,
-        "raises": SOMETIMES,
+        "raises": OFTEN,
     },
     silent="Any matrix has a distance to any other.",
     repair="Look where the matrices are made, stored and normalised.",

@@ -55,7 +55,12 @@ cause(
     "updates-lost-to-precision",
     area="numerics",
     title="Updates are smaller than the weights' precision",
-    looks={"updates-rounded-away": ALWAYS, "parameters-move": OFTEN, "update-too-small": SOMETIMES},
+    looks={
+        "updates-rounded-away": ALWAYS,
+        "parameters-move": OFTEN,
+        "update-too-small": SOMETIMES,
+        "larger-rate-learns": SOMETIMES,
+    },
     silent="Gradients are everywhere.",
     repair="Keep the weights in float32; use autocast for the computation alone.",
     reference="Silent Bugs in Deep Learning Frameworks (Tambon et al., 2023)",
@@ -92,7 +97,6 @@ cause(
     silent="It isn't silent.",
     repair="Mend what the message names.",
     reference="the traceback",
-    elsewhere=WIDELY,
 )
 
 cause(

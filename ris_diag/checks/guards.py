@@ -37,6 +37,7 @@ def refusal(call: Callable[[], object]) -> str | None:
     "d total / d term.",
     why="A weight of 0, a NaN or a factor of a million trains something else in silence.",
     sources=("S4", "S10"),
+    signs=("weight-zero", "weights-in-range", "term-is-cut", "term-left-out"),
     thresholds=(
         Threshold(
             name="max_weight",
@@ -55,15 +56,20 @@ def weights_in_range(context: Context) -> None:
     )
     weights = effective_weights(losses)
     context.measure(weights=weights)
-    off = [
-        f"{name}: {'no gradient leads to it' if value is None else f'{value:g}'}"
-        for name in subject.declared.weights
-        for value in [weights.get(name)]
-        if value is None or not 0 < value < limit
-    ]
-    if off:
+    off: dict[str, list[str]] = {}
+    for name in subject.declared.weights:
+        value, term = weights.get(name), losses.terms.get(name)
+        if value is None and term is not None and term.requires_grad:
+            off.setdefault("term-left-out", []).append(f"{name}: not in the total")
+        elif value is None:
+            off.setdefault("term-is-cut", []).append(f"{name}: no gradient leads to it")
+        elif not 0 < value < limit:
+            sign = "weights-in-range" if value else "weight-zero"
+            off.setdefault(sign, []).append(f"{name}: {value:g}")
+    for sign, shown in off.items():
         context.problem(
-            f"weight in effect outside 0 < weight < {limit:g}: {'; '.join(off)}",
+            f"weight in effect outside 0 < weight < {limit:g}: {'; '.join(shown)}",
+            sign=sign,
             place=where(subject.case.loss),
             next_step="look whether the declared weights "
             f"({', '.join(f'{n}={w:g}' for n, w in subject.declared.weights.items())}) arrive in "

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable
 from functools import partial
-from itertools import groupby
+from itertools import groupby, pairwise
 from statistics import fmean
 
 from ris_diag.check import Threshold, check
@@ -27,12 +27,14 @@ MEAN_ROUNDING = Threshold(
     "L005",
     "weights-on-every-path",
     title="The declared loss weights are in effect on every path",
-    what="Runs every path of the loop (with and without a curriculum) for a few epochs and "
-    "measures, at every optimiser step, the weight in effect of each term as d total / d term.",
+    what="Runs every path of the loop (with and without a curriculum; the loop itself where a case "
+    "names no paths) for a few epochs and measures, at every optimiser step, the weight in effect "
+    "of each term as d total / d term; the loss that is shown must be the one on which backward() "
+    "is called.",
     why="One path that forgets to pass a weight trains without the term, with a loss that falls.",
     sources=("S10", "S4"),
-    signs=("no-step-shown", "shows-another-loss", "weight-not-in-effect"),
-    needs=("model", "batch", "paths", "declared"),
+    signs=("no-step-shown", "shows-another-loss", "weight-not-in-effect", "term-is-cut"),
+    needs=("model", "batch", "loop"),
     thresholds=(
         Threshold(
             name="max_relative_difference",
@@ -44,10 +46,13 @@ MEAN_ROUNDING = Threshold(
 )
 def weights_on_every_path(context: Context) -> None:
     subject, limit = context.subject, context.limit("max_relative_difference")
-    declared = subject.declared.weights
+    declared = {} if subject.case.declared is None else subject.case.declared.weights
     seen_on: dict[str, dict[str, float | None]] = {}
-    for path, fit in subject.case.paths.items():
-        fitted = short_fit(subject, path)
+    for path, fit in (subject.case.paths or {"loop": subject.fit}).items():
+        fitted = short_fit(subject, path if subject.case.paths else None)
+        if not fitted.steps and (subject.case.step is not None or not fitted.trace.backward):
+            context.say(f"not judged: path {path} shows no loss; its steps are the author's own")
+            continue
         if not fitted.steps:
             context.problem(
                 f"path {path}: no step was shown",
@@ -56,11 +61,10 @@ def weights_on_every_path(context: Context) -> None:
                 next_step="call plan.on_step(epoch, losses) in front of every backward pass",
             )
             continue
-        foreign = sum(
-            not math.isclose(step.total, loss, rel_tol=1e-6)
-            for step, loss in zip(fitted.steps, fitted.trace.losses, strict=False)
-        )
-        if foreign or len(fitted.steps) != len(fitted.trace.losses):
+        shown = [step.total for step in fitted.steps]
+        foreign = _foreign(shown, fitted.trace.losses, accumulation(subject))
+        several = subject.case.covariance is None  # losses, as of two networks, beside the shown
+        if foreign or (len(shown) != len(fitted.trace.losses) and not several):
             context.problem(
                 f"path {path}: {len(fitted.steps)} losses shown, {len(fitted.trace.losses)} "
                 f"differentiated, {foreign} of them another value",
@@ -75,21 +79,31 @@ def weights_on_every_path(context: Context) -> None:
             values = [value for value in in_effect if value is not None]
             worst[name] = None if cut else max(values, key=lambda v: abs(v - weight))
         seen_on[path] = worst
-        off = [
-            f"{name} {'cut off' if value is None else f'{value:g}'}, declared {declared[name]:g}"
-            for name, value in worst.items()
-            if value is None or abs(value - declared[name]) > limit * declared[name]
-        ]
-        if off:
-            context.problem(
-                f"path {path}: weight in effect at step time: {'; '.join(off)} "
-                f"(limit {limit:g} relative)",
-                sign="weight-not-in-effect",
-                place=where(fit),
-                next_step="run L003: it tells which term's graph is cut"
-                if None in worst.values()
-                else "pass the declared weights to the loss on this path, too",
-            )
+        for sign, off in (
+            (
+                "term-is-cut",
+                [f"{n} cut off, declared {declared[n]:g}" for n, v in worst.items() if v is None],
+            ),
+            (
+                "weight-not-in-effect",
+                [
+                    f"{name} {value:g}, declared {declared[name]:g}"
+                    for name, value in worst.items()
+                    if value is not None
+                    and abs(value - declared[name]) > limit * abs(declared[name])
+                ],
+            ),
+        ):
+            if off:
+                context.problem(
+                    f"path {path}: weight in effect at step time: {'; '.join(off)} "
+                    f"(limit {limit:g} relative)",
+                    sign=sign,
+                    place=where(fit),
+                    next_step="run L003: it tells which term's graph is cut"
+                    if sign == "term-is-cut"
+                    else "pass the declared weights to the loss on this path, too",
+                )
     context.measure(weights=seen_on, declared=dict(declared))
 
 
@@ -299,6 +313,24 @@ def debug_lines_logged(context: Context) -> None:
             place=where(subject.fit),
             next_step="log them at INFO with logging.getLogger(__name__)",
         )
+
+
+def _foreign(shown: list[float], seen: list[float], factor: int) -> int:
+    """How many of the losses shown are no loss seen, nor the sum of two that follow each other.
+
+    Args:
+        factor: accumulated losses are divided by it.
+    """
+    candidates = [*seen, *(a + b for a, b in pairwise(seen))]
+    return sum(
+        not any(
+            math.isclose(value, scale * candidate, rel_tol=1e-6, abs_tol=1e-12)
+            for candidate in candidates
+            for scale in {1, factor}
+        )
+        for value in shown
+        if math.isfinite(value)
+    )
 
 
 def _observed(backward: list[Backward], reported: list[float], factor: int) -> list[float]:
