@@ -11,7 +11,8 @@ TOOLKIT = Path(__file__).resolve().parent
 STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
 OVERRIDES = ("torch/overrides.py", "torch/_tensor.py")  # they stand between a call and its watcher
 # What watches a call from inside of it; another file of the toolkit made the call itself.
-WATCHERS = ("places.py", "observer.py", "operations.py", "anatomy.py")
+MODES = ("places.py", "operations.py", "anatomy.py")
+WATCHERS = (*MODES, "observer.py")
 # What `Case.from_xy` was given, by the method that stands for it.
 LENT = {
     "Lent.fresh_model": "model of Case.from_xy",
@@ -79,7 +80,7 @@ def made_by_toolkit() -> bool:
     frame = inspect.currentframe()
     while frame is not None:
         path = frame.f_code.co_filename
-        if not path.endswith((*OVERRIDES, *map("ris_diag/{}".format, WATCHERS))):
+        if not path.endswith((*OVERRIDES, *map("ris_diag/{}".format, MODES))):
             return Path(path).is_relative_to(TOOLKIT)
         frame = frame.f_back
     return False
@@ -111,3 +112,17 @@ def is_users(filename: str) -> bool:
         or path.is_relative_to(STANDARD)
         or LIBRARIES.intersection(path.parts)
     )
+
+
+def covers(function: Any, place: str) -> bool:
+    """Whether a file:line lies in the source of a function or class."""
+    function = inspect.unwrap(getattr(function, "func", function))
+    if not hasattr(function, "__code__") and not isinstance(function, type):
+        function = getattr(function, "__func__", type(function))
+    path, _, line = place.rpartition(":")
+    try:
+        source, first = inspect.getsourcelines(function)
+        own = short_path(inspect.getfile(function))
+    except (OSError, TypeError):
+        return False
+    return own == path and line.isdigit() and first <= int(line) < first + len(source)

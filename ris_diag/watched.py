@@ -25,7 +25,7 @@ from ris_diag.measure import (
 )
 from ris_diag.observer import observe
 from ris_diag.operations import Operation, Operations
-from ris_diag.places import where
+from ris_diag.places import covers, where
 from ris_diag.trace import Step, Trace
 
 SCRIPT_STEPS = FIT_EPOCHS * FIT_BATCHES
@@ -130,7 +130,20 @@ def _not_saved(*args: object, **kwargs: object) -> None:
 def place_of_training(subject: Subject, trace: Trace) -> str:
     """Where the first step was taken, else where the training is defined."""
     door = subject.case.fit or subject.case.step or subject.case.main or subject.case.loss
-    return trace.step_place or where(door)
+    steps = trace.step_place
+    if not steps or door is None:
+        return where(door)
+    # A loop whose steps are taken by a helper: what is wrong may be in either.
+    return steps if covers(door, steps) else f"{where(door)}, steps at {steps}"
+
+
+def place_of_model(model: nn.Module, subject: Subject) -> str:
+    """Where a model is built, and its class where that is another place."""
+    built = where(subject.case.model) if subject.case.model is not None else ""
+    kind = where(type(model))
+    if not built or built == kind or ":" not in kind:
+        return built or kind
+    return f"{kind}, built at {built}" if ":" in built else kind
 
 
 def place_of_loss(subject: Subject) -> str:

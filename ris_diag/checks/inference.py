@@ -13,6 +13,7 @@ from ris_diag.errors import CaseError
 from ris_diag.graph import map_leaves
 from ris_diag.measure import listed, nudged_model
 from ris_diag.places import where
+from ris_diag.watched import place_of_model
 
 SIZE, PART = 7, 3  # a length that few other axes have
 
@@ -48,7 +49,7 @@ def inference_is_deterministic(context: Context) -> None:
         context.problem(
             f"two predictions of one batch in eval mode differ by {difference:.2g} of the largest "
             f"output (limit {limit:g}){hint}",
-            place=where(subject.predict),
+            place=f"{where(subject.predict)}, model at {place_of_model(model, subject)}",
             next_step="pass training=self.training to functional.dropout, keep modules where "
             "eval() finds them, and draw no noise at inference",
         )
@@ -98,7 +99,7 @@ def samples_are_independent(context: Context) -> None:
         context.problem(
             f"a sample's prediction changes by {worst:.2g} of the largest output with the "
             f"samples beside it (limit {limit:g})",
-            place=where(subject.predict),
+            place=f"{where(subject.predict)}, model at {place_of_model(model, subject)}",
             next_step="look for reductions over dimension 0, a recurrent or attention layer "
             "without batch_first, batch norm without running statistics, and views that mix "
             "dimensions",

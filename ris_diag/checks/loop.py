@@ -50,6 +50,9 @@ def weights_on_every_path(context: Context) -> None:
     seen_on: dict[str, dict[str, float | None]] = {}
     for path, fit in (subject.case.paths or {"loop": subject.fit}).items():
         fitted = short_fit(subject, path if subject.case.paths else None)
+        if fitted.trace.by_hand:
+            context.say("not judged: gradients are set without calling backward()")
+            continue
         if not fitted.steps and (subject.case.step is not None or not fitted.trace.backward):
             context.say(f"not judged: path {path} shows no loss; its steps are the author's own")
             continue

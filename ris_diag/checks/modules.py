@@ -11,9 +11,14 @@ from torch.nn.modules.dropout import _DropoutNd
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context
 from ris_diag.measure import alike, listed
-from ris_diag.places import where
 from ris_diag.trace import Trace
-from ris_diag.watched import named_modules, place_of_training, steps_or_problem, watch
+from ris_diag.watched import (
+    named_modules,
+    place_of_model,
+    place_of_training,
+    steps_or_problem,
+    watch,
+)
 
 SOURCES = ("B1",)
 NONE_ALLOWED = Threshold(name="max_offenders", value=0, unit="modules", why="each is meant to work")
@@ -53,7 +58,7 @@ def modules_are_called(context: Context) -> None:
         context.problem(
             f"{len(idle)} modules with trainable parameters are never called ({listed(idle)}), "
             "limit 0",
-            place=where(type(fitted.roots[0])),
+            place=place_of_model(fitted.roots[0], context.subject),
             next_step="call them in forward(), or remove them",
         )
 
@@ -168,7 +173,7 @@ def batch_norm_works(context: Context) -> None:
         if usage.statistics is not None and not usage.moved:
             still.append(f"{name} (momentum {module.momentum:g})")
     context.measure(few=few, still=still)
-    place = where(type(fitted.roots[0])) if fitted.roots else ""
+    place = place_of_model(fitted.roots[0], context.subject) if fitted.roots else ""
     if few:
         context.problem(
             f"batch norm gets fewer than {context.limit('min_values'):g} values a channel "
@@ -216,11 +221,13 @@ def initialisation_is_alive(context: Context) -> None:
     )
     dead = [f"{name}: {share:.0%}" for name, share in shares.items() if share > limit]
     fitted = watch(subject)
-    stuck = alike(model) & fitted.alike
+    # What doesn't move at all can't part: L015 and L013 say why.
+    moves = any(bool((step.moved > 0).any()) for step in fitted.trace.steps)
+    stuck = alike(model) & fitted.alike if moves else set()
     matrices = [p for p in model.parameters() if p.ndim > 1]
     empty = bool(matrices) and all(not p.detach().any() for p in matrices)
     context.measure(dead_shares=shares, alike=sorted(stuck), all_zero=empty)
-    place = where(type(model))
+    place = place_of_model(model, subject)
     if dead:
         context.problem(
             f"at the start {len(dead)} activations are dead or saturated ({listed(dead)}; limit "

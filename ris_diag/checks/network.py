@@ -12,7 +12,7 @@ from ris_diag.checks.inference import SIZE, predicted
 from ris_diag.context import Context
 from ris_diag.measure import listed, nudged_model
 from ris_diag.places import where
-from ris_diag.watched import dissected, named_modules, place_of_loss, watch
+from ris_diag.watched import dissected, named_modules, place_of_loss, place_of_model, watch
 
 SOURCES = ("B1",)
 RANGES: dict[str, tuple[float, float]] = {
@@ -81,13 +81,22 @@ def output_reaches_labels(context: Context) -> None:
                 )
     context.measure(outside=shares)
     for (place, module), text in found.items():
-        place = place or place_of_loss(context.subject)
+        place = (
+            ", ".join(filter(None, (place, _models_place(context))))
+            if module
+            else (place or place_of_loss(context.subject))
+        )
         context.problem(
             text,
             place=f"{place} ({module})" if module else place,
             next_step="remove the activation behind the last layer, or scale the labels into its "
             "range",
         )
+
+
+def _models_place(context: Context) -> str:
+    roots = watch(context.subject).roots
+    return place_of_model(roots[0], context.subject) if roots else ""
 
 
 def _sides(called: Called) -> tuple[Tensor | None, Tensor | None]:
@@ -139,7 +148,7 @@ def layers_bend(context: Context) -> None:
         context.problem(
             f"{len(chains)} pairs of linear layers have nothing between them ({listed(shown)}; "
             f"widths {' -> '.join(map(str, first.widths))}; limit 0)",
-            place=f"{first.place} ({first.second})",
+            place=f"{_models_place(context)}, {first.place} ({first.second})",
             next_step="put an activation between them, or make one layer of them",
         )
 
@@ -180,14 +189,10 @@ def input_is_used(context: Context) -> None:
         context.problem(
             f"the predictions of {2 * SIZE} samples differ by {spread:.2g} of the largest output "
             f"(limit {limit:g})",
-            place=where(type(model)) if _own(model) else where(subject.predict),
+            place=place_of_model(model, subject),
             next_step="look in forward() for an input that is overwritten, multiplied by zero, or "
             "never used, and for a softmax over one output",
         )
-
-
-def _own(model: nn.Module) -> bool:
-    return not type(model).__module__.startswith("torch.")
 
 
 @check(
@@ -239,7 +244,7 @@ def initial_scale_fits(context: Context) -> None:
         context.problem(
             f"{len(large)} of {len(gains)} layers start with weights that blow their signal up "
             f"({listed(large)} times; limit {high:g})",
-            place=f"{where(type(model))} ({large[0].split(':')[0]})",
+            place=f"{place_of_model(model, subject)} ({large[0].split(':')[0]})",
             next_step="use the initialisation that belongs to the activation: kaiming_normal_, "
             "xavier_uniform_",
         )
@@ -248,7 +253,7 @@ def initial_scale_fits(context: Context) -> None:
         context.problem(
             f"{len(small)} of {len(gains)} layers start with weights that let nothing through "
             f"({listed(small)} times; limit {low:g} in the median)",
-            place=f"{where(type(model))} ({small[0].split(':')[0]})",
+            place=f"{place_of_model(model, subject)} ({small[0].split(':')[0]})",
             next_step="use the initialisation that belongs to the activation: kaiming_normal_, "
             "xavier_uniform_",
         )
@@ -288,7 +293,7 @@ def dropout_leaves_signal(context: Context) -> None:
         name, (_, place) = next(reversed(strong.items()))
         context.problem(
             f"{len(strong)} dropouts take nearly everything ({listed(shown)}; limit {limit:g})",
-            place=f"{place} ({name})",
+            place=f"{_models_place(context)}, {place} ({name})",
             next_step="lower p; it is the share that is dropped, not the share that is kept",
         )
 
@@ -351,9 +356,10 @@ def softmax_over_classes(context: Context) -> None:
     thresholds=(
         Threshold(
             name="max_unused",
-            value=0,
-            unit="positions without a gradient in all three steps",
-            why="a margin that is met, or a mask, is somewhere else in every batch",
+            value=0.25,
+            unit="share of the samples without a gradient in all three steps",
+            why="a margin that is met, or a mask, is somewhere else in every batch; by chance a "
+            "few positions meet it in all",
         ),
     ),
 )
@@ -374,12 +380,12 @@ def every_prediction_counts(context: Context) -> None:
         rows = used.flatten(1).any(1)
         columns = used.any(0) if len(shape) == 2 else torch.ones(1, dtype=torch.bool)
         where_ = f"of {list(shape)} from {module}" if module else f"of {list(shape)}"
-        if not rows.all():
+        if float((~rows).double().mean()) > context.limit("max_unused"):
             lost = (~rows).nonzero().flatten().tolist()
             problems[module] = (
                 f"{len(lost)} of {shape[0]} samples of the prediction {where_} get no gradient in "
                 f"any of {len(gradients)} steps (positions {listed([str(k) for k in lost])}; "
-                "limit 0)"
+                f"limit {context.limit('max_unused'):.0%})"
             )
         elif not columns.all() and len(columns) * 4 <= shape[0] * len(gradients):
             lost = (~columns).nonzero().flatten().tolist()
@@ -393,7 +399,7 @@ def every_prediction_counts(context: Context) -> None:
                 f"{len(gradients)} steps"
             )
     context.measure(outputs=len(outputs), unused=list(problems.values()))
-    if len(problems) > context.limit("max_unused"):
+    if problems:
         for text in problems.values():
             context.problem(
                 text,

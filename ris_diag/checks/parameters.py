@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ris_diag.check import Threshold, check
-from ris_diag.context import Context
+from ris_diag.context import Context, Subject
 from ris_diag.measure import listed, ties
 from ris_diag.places import where
 from ris_diag.trace import Step, Trace
@@ -20,6 +20,7 @@ from ris_diag.watched import (
     largest_of,
     named_modules,
     named_parameters,
+    place_of_model,
     place_of_optimiser,
     place_of_training,
     steps_or_problem,
@@ -138,6 +139,9 @@ def parameters_get_gradient(context: Context) -> None:
         size = len(passes.after)
         largest[:size] = torch.maximum(largest[:size], passes.after)
     trainable = {n: p for n, p in named_parameters(fitted).items() if p.requires_grad}
+    # A layer that starts at zero lets a gradient through once it has moved.
+    held = {id(trace.parameters[n]) for n in _moving(trace)}
+    moves = any(id(p) in held for p in trainable.values())
     arrives = {
         name.rpartition(".")[0]
         for name, parameter in trainable.items()
@@ -150,7 +154,7 @@ def parameters_get_gradient(context: Context) -> None:
         value = -1.0 if number is None else float(largest[number])
         if frozen_by_declaration(subject.case.declared, name):
             continue
-        if value == 0 and not (parameter.ndim < 2 and name.rpartition(".")[0] in arrives):
+        if value == 0 and moves and not (parameter.ndim < 2 and name.rpartition(".")[0] in arrives):
             zero.append(name)  # a bias alone may cancel out, as in the difference of two outputs
         elif value < 0:
             none.append(name)
@@ -162,7 +166,7 @@ def parameters_get_gradient(context: Context) -> None:
             f"{len(none)} of {len(trainable)} trainable parameters get no gradient "
             f"({listed(none)}), limit {limit:g}" + (f"; cut by {cut.name}" if cut else ""),
             sign="graph-cut" if cut else "no-gradient",
-            place=cut.place if cut and cut.place else _class_of(fitted.roots, none[0]),
+            place=cut.place if cut and cut.place else _class_of(subject, fitted.roots, none[0]),
             next_step="take the cut out, or freeze what is behind it: Declared(frozen=[...])"
             if cut
             else "look for modules that forward() never calls, and for parameters that were "
@@ -173,7 +177,7 @@ def parameters_get_gradient(context: Context) -> None:
             f"{len(zero)} of {len(trainable)} trainable parameters get a gradient of exactly 0 in "
             f"all {len(trace.backward)} backward passes ({listed(zero)})",
             sign="zero-gradient",
-            place=_class_of(fitted.roots, zero[0]),
+            place=_class_of(subject, fitted.roots, zero[0]),
             next_step="look for a weight or mask of 0, dead activations, or a term that doesn't "
             "depend on them",
         )
@@ -259,7 +263,7 @@ def frozen_as_declared(context: Context) -> None:
         context.problem(
             f"no parameter fits Declared.frozen {listed(idle)}",
             sign="frozen-pattern-idle",
-            place=_class_of(fitted.roots, names[0] if names else ""),
+            place=_class_of(subject, fitted.roots, names[0] if names else ""),
             next_step=f"names are {listed(names)}; patterns match them whole, as in 'backbone.*'",
         )
     if len(drifting) > limit:
@@ -273,7 +277,7 @@ def frozen_as_declared(context: Context) -> None:
         context.problem(
             f"{len(undeclared)} parameters are frozen and not declared so ({listed(undeclared)})",
             sign="frozen-undeclared",
-            place=_class_of(fitted.roots, undeclared[0]),
+            place=_class_of(subject, fitted.roots, undeclared[0]),
             next_step="remove requires_grad_(False), or declare them: Declared(frozen=[...])",
         )
 
@@ -312,7 +316,7 @@ def parameters_are_registered(context: Context) -> None:
         context.problem(
             f"the loss depends on {len(outside)} parameters that the model's parameters() don't "
             f"hold ({listed(outside)}), limit 0",
-            place=_class_of(fitted.roots, outside[0]),
+            place=_class_of(context.subject, fitted.roots, outside[0]),
             next_step="keep layers in nn.ModuleList or nn.ModuleDict and tensors in nn.Parameter, "
             "as attributes of the module",
         )
@@ -378,9 +382,15 @@ def _sorted(groups: set[frozenset[str]]) -> list[list[str]]:
     return sorted(sorted(group) for group in groups)
 
 
-def _class_of(roots: list[nn.Module], name: str) -> str:
+def _moving(trace: Trace) -> list[int]:
+    """Numbers of the parameters that moved."""
+    moved = largest_of(trace.steps, "moved", len(trace.names))
+    return (moved > 0).nonzero().flatten().tolist()
+
+
+def _class_of(subject: Subject, roots: list[nn.Module], name: str) -> str:
     """file:line of the class that holds a parameter, as far down as it is the user's own."""
-    place = where(type(roots[0])) if roots else ""
+    place = place_of_model(roots[0], subject) if roots else ""
     module = roots[0] if roots else None
     for part in name.split(".")[:-1]:
         module = getattr(module, part, None)
