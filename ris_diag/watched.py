@@ -220,3 +220,16 @@ def largest_of(steps: list[Step], values: str, count: int) -> Tensor:
         held: Tensor = getattr(step, values)
         largest[step.numbers] = torch.maximum(largest[step.numbers], held)
     return largest
+
+
+def class_of(subject: Subject, roots: list[nn.Module], name: str) -> str:
+    """file:line of the class that holds a parameter, as far down as it is the user's own."""
+    place = place_of_model(roots[0], subject) if roots else ""
+    module = roots[0] if roots else None
+    for part in name.split(".")[:-1]:
+        module = getattr(module, part, None)
+        if not isinstance(module, nn.Module):
+            break
+        if not type(module).__module__.startswith("torch."):
+            place = where(type(module))
+    return f"{place} ({name})"

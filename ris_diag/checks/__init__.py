@@ -14,9 +14,11 @@ from ris_diag.checks import (
     memorise,
     modules,
     network,
+    outputs,
     overfit,
     parameters,
     rates,
+    registered,
     settings,
     steps,
 )
@@ -35,9 +37,11 @@ __all__ = [
     "memorise",
     "modules",
     "network",
+    "outputs",
     "overfit",
     "parameters",
     "rates",
+    "registered",
     "settings",
     "steps",
 ]

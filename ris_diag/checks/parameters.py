@@ -1,26 +1,22 @@
 """Every parameter: registered, held by an optimiser, reached, moving or frozen, tied. B1."""
 
 from collections import Counter
-from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from itertools import groupby
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ris_diag.check import Threshold, check
-from ris_diag.context import Context, Subject
-from ris_diag.measure import listed, ties
-from ris_diag.places import where
+from ris_diag.context import Context
+from ris_diag.measure import listed
 from ris_diag.trace import Step, Trace
 from ris_diag.watched import (
+    class_of,
     cut_in_front_of,
     frozen_by_declaration,
     largest_of,
-    named_modules,
     named_parameters,
-    place_of_model,
     place_of_optimiser,
     place_of_training,
     steps_or_problem,
@@ -166,7 +162,7 @@ def parameters_get_gradient(context: Context) -> None:
             f"{len(none)} of {len(trainable)} trainable parameters get no gradient "
             f"({listed(none)}), limit {limit:g}" + (f"; cut by {cut.name}" if cut else ""),
             sign="graph-cut" if cut else "no-gradient",
-            place=cut.place if cut and cut.place else _class_of(subject, fitted.roots, none[0]),
+            place=cut.place if cut and cut.place else class_of(subject, fitted.roots, none[0]),
             next_step="take the cut out, or freeze what is behind it: Declared(frozen=[...])"
             if cut
             else "look for modules that forward() never calls, and for parameters that were "
@@ -177,7 +173,7 @@ def parameters_get_gradient(context: Context) -> None:
             f"{len(zero)} of {len(trainable)} trainable parameters get a gradient of exactly 0 in "
             f"all {len(trace.backward)} backward passes ({listed(zero)})",
             sign="zero-gradient",
-            place=_class_of(subject, fitted.roots, zero[0]),
+            place=class_of(subject, fitted.roots, zero[0]),
             next_step="look for a weight or mask of 0, dead activations, or a term that doesn't "
             "depend on them",
         )
@@ -263,7 +259,7 @@ def frozen_as_declared(context: Context) -> None:
         context.problem(
             f"no parameter fits Declared.frozen {listed(idle)}",
             sign="frozen-pattern-idle",
-            place=_class_of(subject, fitted.roots, names[0] if names else ""),
+            place=class_of(subject, fitted.roots, names[0] if names else ""),
             next_step=f"names are {listed(names)}; patterns match them whole, as in 'backbone.*'",
         )
     if len(drifting) > limit:
@@ -277,125 +273,12 @@ def frozen_as_declared(context: Context) -> None:
         context.problem(
             f"{len(undeclared)} parameters are frozen and not declared so ({listed(undeclared)})",
             sign="frozen-undeclared",
-            place=_class_of(subject, fitted.roots, undeclared[0]),
+            place=class_of(subject, fitted.roots, undeclared[0]),
             next_step="remove requires_grad_(False), or declare them: Declared(frozen=[...])",
         )
-
-
-@check(
-    "L021",
-    "parameters-are-registered",
-    title="Every parameter that the loss depends on belongs to the model",
-    what="Walks the graph of the loss to its leaves and looks for parameters that neither the "
-    "model's parameters() nor an optimiser holds.",
-    why="Layers in a plain Python list work in forward() and are neither trained, saved nor moved "
-    "to the GPU.",
-    sources=SOURCES,
-    needs=("run",),
-    thresholds=(EACH,),
-)
-def parameters_are_registered(context: Context) -> None:
-    fitted = watch(context.subject)
-    trace = fitted.trace
-    known = {id(p) for p in named_parameters(fitted).values()}
-    known |= {id(p) for o in trace.optimizers for g in o.param_groups for p in g["params"]}
-    reached = {n for passes in trace.backward for n in passes.reached}
-    hidden = {
-        id(value): path
-        for name, module in named_modules(fitted).items()
-        for path, value in _hidden(module, name)
-    }
-    outside = [
-        hidden.get(id(trace.parameters[n]), trace.names[n])
-        for n in sorted(reached)
-        if id(trace.parameters[n]) not in known
-        and (isinstance(trace.parameters[n], nn.Parameter) or id(trace.parameters[n]) in hidden)
-    ]
-    context.measure(reached=len(reached), outside=outside)
-    if len(outside) > context.limit("max_offenders"):
-        context.problem(
-            f"the loss depends on {len(outside)} parameters that the model's parameters() don't "
-            f"hold ({listed(outside)}), limit 0",
-            place=_class_of(context.subject, fitted.roots, outside[0]),
-            next_step="keep layers in nn.ModuleList or nn.ModuleDict and tensors in nn.Parameter, "
-            "as attributes of the module",
-        )
-
-
-def _hidden(module: nn.Module, path: str) -> Iterator[tuple[str, Tensor]]:
-    """Tensors with a gradient in attributes that PyTorch doesn't look into."""
-    for key, value in vars(module).items():
-        if not key.startswith("_"):
-            yield from _tensors(value, f"{path}.{key}")
-
-
-def _tensors(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(value, Tensor) and value.requires_grad:
-        yield path, value
-    elif isinstance(value, nn.Module):
-        for name, parameter in value.named_parameters():
-            yield f"{path}.{name}", parameter
-    elif isinstance(value, list | tuple):
-        for number, item in enumerate(value):
-            yield from _tensors(item, f"{path}[{number}]")
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _tensors(item, f"{path}[{key!r}]")
-
-
-@check(
-    "L022",
-    "ties-as-declared",
-    title="Tied weights are and stay one tensor, others are not",
-    what="Compares the parameters that are one tensor, in a fresh model and behind the training, "
-    "with each other and with Declared.tied where it is given.",
-    why="A copy, a load or a re-initialisation cuts a tie in silence, and the two halves drift.",
-    sources=SOURCES,
-    signs=("tie-not-made", "tie-cut", "tie-undeclared"),
-    needs=("model", "batch", "loop"),
-    thresholds=(Threshold(name="max_offenders", value=0, unit="groups", why="each is meant"),),
-)
-def ties_as_declared(context: Context) -> None:
-    subject = context.subject
-    fitted = watch(subject)
-    fresh, trained = ties(subject.model()), fitted.ties
-    declared = None if subject.case.declared is None else subject.case.declared.tied
-    wanted = fresh if declared is None else {frozenset(group) for group in declared}
-    context.measure(fresh=_sorted(fresh), trained=_sorted(trained), wanted=_sorted(wanted))
-    limit = context.limit("max_offenders")
-    for groups, sign, text in (
-        (wanted - fresh, "tie-not-made", "declared tied, but not in a fresh model"),
-        (wanted - trained, "tie-cut", "no longer one tensor behind the training"),
-        ((fresh | trained) - wanted, "tie-undeclared", "one tensor without being declared tied"),
-    ):
-        if len(groups) > limit:
-            context.problem(
-                f"{text}: {'; '.join(' = '.join(group) for group in _sorted(groups))}",
-                sign=sign,
-                place=where(type(fitted.roots[0])),
-                next_step="assign the Parameter itself (decoder.weight = encoder.weight), and "
-                "nothing to either of them later",
-            )
-
-
-def _sorted(groups: set[frozenset[str]]) -> list[list[str]]:
-    return sorted(sorted(group) for group in groups)
 
 
 def _moving(trace: Trace) -> list[int]:
     """Numbers of the parameters that moved."""
     moved = largest_of(trace.steps, "moved", len(trace.names))
     return (moved > 0).nonzero().flatten().tolist()
-
-
-def _class_of(subject: Subject, roots: list[nn.Module], name: str) -> str:
-    """file:line of the class that holds a parameter, as far down as it is the user's own."""
-    place = place_of_model(roots[0], subject) if roots else ""
-    module = roots[0] if roots else None
-    for part in name.split(".")[:-1]:
-        module = getattr(module, part, None)
-        if not isinstance(module, nn.Module):
-            break
-        if not type(module).__module__.startswith("torch."):
-            place = where(type(module))
-    return f"{place} ({name})"

@@ -1,0 +1,122 @@
+"""What comes out of a network: choices of a softmax, gradients that come back to it. B1, B2."""
+
+import torch
+from torch import Tensor
+
+from ris_diag.check import Threshold, check
+from ris_diag.context import Context
+from ris_diag.measure import listed
+from ris_diag.watched import dissected, place_of_loss
+
+SOURCES = ("B1",)
+
+
+@check(
+    "L035",
+    "softmax-over-classes",
+    title="Every softmax runs over an axis of choices",
+    what="Watches every softmax in three steps of the real loop or script: the axis must have more "
+    "than one entry, and not be that of the samples.",
+    why="Over one entry a softmax is 1, whatever its input; over the batch it lets samples "
+    "compete.",
+    sources=SOURCES,
+    signs=("softmax-over-one", "softmax-over-batch"),
+    needs=("run",),
+    thresholds=(Threshold(name="max_wrong", value=0, unit="calls", why="each is meant to choose"),),
+)
+def softmax_over_classes(context: Context) -> None:
+    seen = dissected(context.subject)
+    rows = {len(output.value) for output in seen.outputs if output.value.ndim}
+    wrong: dict[tuple[str, str], str] = {}
+    for called in seen.activations:
+        if called.name not in ("softmax", "log_softmax"):
+            continue
+        values, dim = called.get("input", 0), called.get("dim", 1)
+        if not isinstance(values, Tensor) or not isinstance(dim, int) or not values.ndim:
+            continue
+        inside = f" in {called.module}" if called.module else ""
+        shape = list(values.shape)
+        if values.shape[dim] == 1 and values.numel() > 1:
+            wrong["softmax-over-one", called.place] = (
+                f"{called.name}(dim={dim}){inside} of {shape} runs over an axis of length 1: it is "
+                "constant"
+            )
+        elif dim % values.ndim == 0 and values.ndim == 2 and rows == {len(values)}:
+            wrong["softmax-over-batch", called.place] = (
+                f"{called.name}(dim={dim}){inside} of {shape} runs over the {len(values)} samples"
+            )
+    context.measure(wrong=list(wrong.values()))
+    if len(wrong) > context.limit("max_wrong"):
+        for (sign, place), text in wrong.items():
+            context.problem(
+                text,
+                sign=sign,
+                place=place or place_of_loss(context.subject),
+                next_step="give the axis of the classes, dim=-1; for one output use sigmoid",
+            )
+
+
+@check(
+    "G012",
+    "every-prediction-counts",
+    title="Every sample and every output counts in the loss",
+    what="Looks at the gradient that comes back to the network's output in three steps on "
+    "different samples: a sample's position, or an output, that never gets any doesn't count.",
+    why="A loss of the first sample alone, or of half of the outputs, falls as well.",
+    sources=("B2",),
+    signs=("prediction-unused",),
+    needs=("run",),
+    thresholds=(
+        Threshold(
+            name="max_unused",
+            value=0.25,
+            unit="share of the samples without a gradient in all three steps",
+            why="a margin that is met, or a mask, is somewhere else in every batch; by chance a "
+            "few positions meet it in all",
+        ),
+    ),
+)
+def every_prediction_counts(context: Context) -> None:
+    seen = dissected(context.subject)
+    outputs = [o for o in seen.outputs if o.gradient is not None and o.value.ndim > 0]
+    problems: dict[str, str] = {}
+    shapes = {(o.module, tuple(o.value.shape)) for o in outputs}
+    for module, shape in shapes:
+        gradients = [
+            o.gradient
+            for o in outputs
+            if (o.module, tuple(o.value.shape)) == (module, shape) and o.gradient is not None
+        ]
+        if len(gradients) < 3 or shape[0] < 4 or not all(g.any() for g in gradients):
+            continue
+        used = torch.stack([g != 0 for g in gradients]).any(0)
+        rows = used.flatten(1).any(1)
+        columns = used.any(0) if len(shape) == 2 else torch.ones(1, dtype=torch.bool)
+        where_ = f"of {list(shape)} from {module}" if module else f"of {list(shape)}"
+        if float((~rows).double().mean()) > context.limit("max_unused"):
+            lost = (~rows).nonzero().flatten().tolist()
+            problems[module] = (
+                f"{len(lost)} of {shape[0]} samples of the prediction {where_} get no gradient in "
+                f"any of {len(gradients)} steps (positions {listed([str(k) for k in lost])}; "
+                f"limit {context.limit('max_unused'):.0%})"
+            )
+        elif not columns.all() and len(columns) * 4 <= shape[0] * len(gradients):
+            lost = (~columns).nonzero().flatten().tolist()
+            problems[module] = (
+                f"{len(lost)} of {shape[1]} outputs of the prediction {where_} get no gradient in "
+                f"any of {len(gradients)} steps (outputs {listed([str(k) for k in lost])}; limit 0)"
+            )
+        elif gradients[0].is_complex() and not any(g.imag.any() for g in gradients):
+            problems[module] = (
+                f"the imaginary part of the prediction {where_} gets no gradient in any of "
+                f"{len(gradients)} steps"
+            )
+    context.measure(outputs=len(outputs), unused=list(problems.values()))
+    if problems:
+        for text in problems.values():
+            context.problem(
+                text,
+                place=place_of_loss(context.subject),
+                next_step="build the loss from all samples and outputs: look at indices, masks, "
+                "slices and at a reduction that picks one",
+            )
