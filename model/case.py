@@ -104,9 +104,11 @@ class Reference:
                     "Ledoit-Wolf": lambda batch: ledoit_wolf(batch.X),
                     "OAS, unit diagonal": lambda batch: unit_diagonal(oas(batch.X)),
                 },
+                snapshots=lambda batch: batch.X,
             ),
             declared=ris_diag.Declared(
                 weights={"cov": weights.lam_cov, "cov_pred": weights.lam_cov_pred},
+                trace=float(array.size),
                 beta_start=schedule.beta_start,
                 beta_final=schedule.beta_final,
                 warmup_share=schedule.warmup_share,
