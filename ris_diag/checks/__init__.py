@@ -1,6 +1,9 @@
 """The checks. Importing this package registers all of them."""
 
 from ris_diag.checks import (
+    data_covariance,
+    data_labels,
+    data_snapshots,
     fresh,
     guards,
     inference,
@@ -18,6 +21,9 @@ from ris_diag.checks import (
 )
 
 __all__ = [
+    "data_covariance",
+    "data_labels",
+    "data_snapshots",
     "fresh",
     "guards",
     "inference",

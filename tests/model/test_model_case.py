@@ -213,8 +213,10 @@ def test_what_is_declared_is_what_is_set(small: Reference) -> None:
         beta_final=0.4,
         warmup_share=0.5,
         beta_jitter=0.02,
+        trace=16.0,
     )
     assert case.covariance is not None
+    assert case.covariance.beta is not None
     for epochs in (4, 7, 30):
         for epoch in range(1, epochs + 1):
             expected = case.declared.beta(epoch, epochs)
