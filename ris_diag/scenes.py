@@ -63,8 +63,14 @@ class Spectrum:
 
 
 def splits(subject: Subject) -> tuple[str, ...]:
-    """The splits that checks of data look at: "test", too, where samples are kept."""
-    return ("train", "validation", *(("test",) if subject.case.offers("stored") else ()))
+    """The splits that checks of data look at: all that are there, where samples are kept."""
+    stored = subject.case.stored
+    if stored is None:
+        return ("train", "validation")
+    names = ("train", "validation", "test")
+    return subject.once(
+        "stored splits", lambda _: tuple(s for s in names if next(iter(stored(s)), None))
+    )
 
 
 def pieces(subject: Subject, split: str) -> Iterator[tuple[str, Batch]]:

@@ -1,11 +1,11 @@
-"""Whether what is stored is finite and its labels agree with each other: B4."""
+"""Whether the labels of a scene agree with each other: B4."""
 
 import torch
 from torch import Tensor
 
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context
-from ris_diag.scenes import Offenders, named_tensors, pieces, place, splits
+from ris_diag.scenes import Offenders, pieces, place, splits
 
 MOST = 256  # eigenvalues of so many matrices of a piece
 EXACT = 1e-3  # of the largest eigenvalue: truths that are K signals over a floor
@@ -118,43 +118,3 @@ def _against_eigenvalues(
     if len(fewer) > context.limit("max_share_fewer") * len(beyond):
         found["R_true has fewer signals than K"] = fewer
     return found
-
-
-@check(
-    "D018",
-    "stored-samples-are-finite",
-    title="No sample that is stored holds NaN or infinity",
-    what="Reads all samples of training, validation and test, piece by piece, where they are "
-    "stored and not simulated.",
-    why="One file of a hundred was written while a disk was full; it is met in the third epoch, "
-    "and the loss is NaN from then on.",
-    sources=("B4",),
-    signs=("nan-in-data",),
-    needs=("batch",),
-    thresholds=(
-        Threshold(name="max_samples", value=0, unit="samples", why="each of them ends a training"),
-    ),
-)
-def stored_samples_are_finite(context: Context) -> None:
-    subject = context.subject
-    if subject.case.stored is None:
-        context.say("not judged: nothing is stored (Case.stored)")
-        return
-    for split in splits(subject):
-        found: dict[str, Offenders] = {}
-        for name, batch in pieces(subject, split):
-            for key, tensor in named_tensors(batch):
-                finite = (
-                    torch.isfinite(tensor).flatten(1).all(1)
-                    if tensor.ndim > 1
-                    else (torch.isfinite(tensor))
-                )
-                found.setdefault(key, Offenders()).add(name, ~finite)
-        for key, offenders in found.items():
-            if len(offenders) > context.limit("max_samples"):
-                context.problem(
-                    f"split {split}: NaN or infinity in {key} of {offenders}, limit 0",
-                    place=offenders.first,
-                    next_step="write these samples anew, and look at what was written beside them",
-                )
-        context.measure(**{split: max((o.looked_at for o in found.values()), default=0)})

@@ -345,3 +345,40 @@ def one_stored_sample_is_nan() -> Case:
         return parts
 
     return replace(plain(), stored=stored)
+
+
+@fault(
+    "D019",
+    says="of split validation stand in split train",
+    cause="splits-overlap",
+    place="split validation",
+    healthy=plain,
+)
+def two_stored_samples_in_both_splits() -> Case:
+    def stored(split: str) -> list[tuple[str, Batch]]:
+        served = FIELD.batch(split, 0, 40)
+        if split == "validation":
+            known = FIELD.batch("train", 0, 40)
+            for part, taken in zip(served, known, strict=True):
+                part[5:7] = taken[30:32]  # planted: two_stored_samples_in_both_splits
+        return [(f"{split}.npz", served)]
+
+    return replace(plain(), stored=stored)
+
+
+@fault(
+    "D019",
+    says="4 of 40 samples stand there twice",
+    cause="samples-repeated",
+    place="split train",
+    healthy=plain,
+)
+def stored_samples_repeated() -> Case:
+    def stored(split: str) -> list[tuple[str, Batch]]:
+        served = FIELD.batch(split, 0, 40)
+        if split == "train":
+            for part in served:
+                part[:4] = part[20:24]  # planted: stored_samples_repeated
+        return [(f"{split}.npz", served)]
+
+    return replace(plain(), stored=stored)

@@ -26,12 +26,14 @@ def binary(rng: torch.Generator, shape: tuple[int, int, int]) -> Tensor:
 
 def heavy_tailed(rng: torch.Generator, shape: tuple[int, int, int]) -> Tensor:
     power = torch.empty(shape).exponential_(1.0, generator=rng).square() / 2
-    return circular(rng, shape) * power.sqrt()
+    symbols: Tensor = circular(rng, shape) * power.sqrt()
+    return symbols
 
 
 def slowly_varying(rng: torch.Generator, shape: tuple[int, int, int]) -> Tensor:
     fast = circular(rng, (*shape[:2], shape[2] + 1))
-    return (fast[..., 1:] + 0.5 * fast[..., :-1]) / 1.25**0.5
+    symbols: Tensor = (fast[..., 1:] + 0.5 * fast[..., :-1]) / 1.25**0.5
+    return symbols
 
 
 def real(rng: torch.Generator, shape: tuple[int, int, int]) -> Tensor:
