@@ -258,7 +258,7 @@ def _shard(
     own: dict[str, tuple[int, str]] = {}
     for key in keys:
         if key in arrays:
-            problem = _misfit(key, arrays[key], name, {**sizes, **own}, own, dtypes)
+            problem = _misfit(key, arrays[key], name, {**own, **sizes}, own, dtypes)
             problems += [f"{name}: {problem}"] if problem else []
     if problems:
         return None, problems
@@ -315,7 +315,7 @@ def _limit_inflated(folder: Path, shards: list[Shard]) -> None:
     needed = sum(array.bytes for array in arrays)
     if needed > INFLATED:
         raise CaseError(
-            f"{folder}: {len({a.path for a in arrays})} compressed files hold {needed / 2**20:.0f} "
-            f"MiB, limit {INFLATED / 2**20:.0f} MiB: write them with np.savez instead of "
+            f"{folder}: {len({a.path for a in arrays})} compressed files hold {needed / 2**20:.1f} "
+            f"MiB, limit {INFLATED / 2**20:g} MiB: write them with np.savez instead of "
             "np.savez_compressed, then they are mapped and not held in memory"
         )
