@@ -2,7 +2,7 @@
 
 from ris_diag.checks import (
     data_covariance,
-    data_labels,
+    data_scene_labels,
     data_snapshots,
     data_stored,
     fresh,
@@ -23,7 +23,7 @@ from ris_diag.checks import (
 
 __all__ = [
     "data_covariance",
-    "data_labels",
+    "data_scene_labels",
     "data_snapshots",
     "data_stored",
     "fresh",

@@ -15,22 +15,18 @@ from ris_diag.scenes import Offenders, named_tensors, pieces, splits
     "D018",
     "stored-samples-are-finite",
     title="No sample that is stored holds NaN or infinity",
-    what="Reads all samples of training, validation and test, piece by piece, where they are "
-    "stored and not simulated.",
+    what="Reads all samples of training, validation and test, piece by piece.",
     why="One file of a hundred was written while a disk was full; it is met in the third epoch, "
     "and the loss is NaN from then on.",
     sources=("B4",),
     signs=("nan-in-data",),
-    needs=("batch",),
+    needs=("stored",),
     thresholds=(
         Threshold(name="max_samples", value=0, unit="samples", why="each of them ends a training"),
     ),
 )
 def stored_samples_are_finite(context: Context) -> None:
     subject = context.subject
-    if subject.case.stored is None:
-        context.say("not judged: nothing is stored (Case.stored)")
-        return
     for split in splits(subject):
         found: dict[str, Offenders] = {}
         for name, batch in pieces(subject, split):
@@ -51,13 +47,12 @@ def stored_samples_are_finite(context: Context) -> None:
     "D019",
     "stored-splits-are-apart",
     title="No sample that is stored stands in two splits, or twice in one",
-    what="Compares all samples of training, validation and test, every bit of every array, where "
-    "they are stored and not simulated.",
+    what="Compares all samples of training, validation and test, every bit of every array.",
     why="A handful of training samples in the validation set is met by no spot check, and it is "
     "the validation loss that chooses the model.",
     sources=("B4",),
     signs=("splits-overlap", "samples-repeated"),
-    needs=("batch",),
+    needs=("stored",),
     thresholds=(
         Threshold(name="max_shared", value=0, unit="samples", why="splits share nothing"),
         Threshold(
@@ -70,15 +65,11 @@ def stored_samples_are_finite(context: Context) -> None:
 )
 def stored_splits_are_apart(context: Context) -> None:
     subject = context.subject
-    stored = subject.case.stored
-    if stored is None:
-        context.say("not judged: nothing is stored (Case.stored)")
-        return
     first: dict[bytes, tuple[str, str]] = {}  # the content of a sample to its split and place
     shared: dict[tuple[str, str], list[str]] = {}
     for split in splits(subject):
         repeated, count = [], 0
-        for name, batch in stored(split):
+        for name, batch in pieces(subject, split):
             for row, content in enumerate(_contents(batch)):
                 count += 1
                 earlier, place = first.setdefault(content, (split, f"{name}: {row}"))
