@@ -89,6 +89,19 @@ def test_a_sample_that_informs_only_if_shrunk_is_said() -> None:
     assert "R_samp informs only if shrunk" in result.lines[0]
 
 
+def test_the_number_of_snapshots_is_found_where_it_is_not_given() -> None:
+    case = case_of(replace(HEALTHY["weak"], snapshots=6), snapshots=None)
+    result = run("D012", case)
+    assert result.status == "pass"
+    assert "is what 6 snapshots give" in result.lines[0]
+
+
+def test_few_scenes_of_strong_and_weak_signals_raise_no_alarm() -> None:
+    field = replace(FIELD, elements=144, trace=144.0, snr_db=(-10.0, 20.0))
+    for seed in range(10):
+        assert findings(case_of(field, snapshots=None), "D012", seed) == []
+
+
 def test_noise_alone_informs_of_nothing() -> None:
     result = run("D012", case_of(HEALTHY["nothing but noise"]))
     assert result.status == "fail"
