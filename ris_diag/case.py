@@ -7,9 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ris_diag.covariance import Batch, Covariance
 from ris_diag.errors import CaseError
-
-Batch = Any  # any structure of tensors: a tensor, tuple, named tuple, list, dict, nested
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,39 +168,6 @@ class Declared:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Covariance:
-    """Parts of a training that estimates covariances and blends them with the sample covariance.
-
-    All covariances are complex [B, N, N].
-
-    Attributes:
-        predict: (model, batch) -> R_pred.
-        sample: batch -> R_samp.
-        truth: batch -> R_true.
-        blend: (R_pred, R_samp, beta) -> R_blend; the function that training uses.
-        infer: (model, batch, beta) -> the estimate that inference hands out.
-        beta: (epoch, epochs) -> the blend weight without jitter.
-        criterion: weights by term -> the loss module; must refuse inadmissible weights.
-        loss: (criterion, R_pred, R_samp, R_true, beta) -> Losses.
-        baselines: name of a classical estimator to batch -> its estimate.
-        snapshots: batch -> the snapshots X behind R_samp, complex [B, N, L].
-        sources: batch -> K, the number of sources in each scene, whole numbers [B].
-    """
-
-    predict: Callable[[nn.Module, Batch], Tensor]
-    sample: Callable[[Batch], Tensor]
-    truth: Callable[[Batch], Tensor]
-    blend: Callable[[Tensor, Tensor, float], Tensor]
-    infer: Callable[[nn.Module, Batch, float], Tensor]
-    beta: Callable[[int, int], float]
-    criterion: Callable[[Mapping[str, float]], nn.Module]
-    loss: Callable[[nn.Module, Tensor, Tensor, Tensor, float], Losses]
-    baselines: Mapping[str, Callable[[Batch], Tensor]] = field(default_factory=dict)
-    snapshots: Callable[[Batch], Tensor] | None = None
-    sources: Callable[[Batch], Tensor] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Override:
     """A threshold of one's own, with the reason."""
 
@@ -238,6 +204,7 @@ CALLABLE = (
     "metric",
     "distance",
     "restore",
+    "stored",
 )
 
 
@@ -273,6 +240,8 @@ class Case:
         distance: (estimate, truth) -> one real value a sample, [B]; the metric, differentiable with
             respect to the estimate. Both are complex [B, N, N].
         covariance: the covariance parts.
+        stored: split -> all of its samples, piece by piece, each with the name of its place, as
+            that of its file; for data that are kept and not simulated.
         declared: weights and schedule as the author declares them.
         expected_failures: check ID to the reason why it is known to fail. Strict: a pass fails.
         exempt: check ID to the reason why this case isn't meant to keep it. It does not run.
@@ -298,6 +267,7 @@ class Case:
     baselines: Mapping[str, Callable[[Batch], float | Tensor]] = field(default_factory=dict)
     distance: Callable[[Tensor, Tensor], Tensor] | None = None
     covariance: Covariance | None = None
+    stored: Callable[[str], Iterable[tuple[str, Batch]]] | None = None
     declared: Declared | None = None
     expected_failures: Mapping[str, str] = field(default_factory=dict)
     exempt: Mapping[str, str] = field(default_factory=dict)
@@ -317,8 +287,11 @@ class Case:
             for part in ("paths", "baselines", "expected_failures", "exempt", "thresholds")
             if not isinstance(getattr(self, part), Mapping)
         ]
-        if not isinstance(self.declared, Declared | None):
-            problems.append(f"declared must be a ris_diag.Declared, not {self.declared!r}")
+        for part, kind in (("declared", Declared), ("covariance", Covariance)):
+            if not isinstance(getattr(self, part), kind | None):
+                problems.append(
+                    f"{part} must be a ris_diag.{kind.__name__}, not {getattr(self, part)!r}"
+                )
         if problems:
             raise CaseError(f"case {self.name!r}: " + "; ".join(problems))
         for part in ("expected_failures", "exempt"):
@@ -374,7 +347,7 @@ class Case:
                 self.optimizer is not None and (self.step is not None or self.loss is not None)
             )
         if part == "prediction":
-            return self.predict is not None or self.covariance is not None
+            return self.predict is not None or self.offers("covariance.predict")
         if part == "run":
             return self.main is not None or all(map(self.offers, ("model", "batch", "loop")))
         value: Any = self

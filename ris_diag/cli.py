@@ -1,5 +1,6 @@
-"""The command line: list, explain, check, gate."""
+"""The command line: list, explain, check, data, gate."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,6 +113,37 @@ def check(
     runner = _runner(case, device, seed)
     report = runner.run(checks, _print_result)
     _print_report(report)
+    _write(report, json_file)
+    if not report.ok:
+        raise SystemExit(CLOSED)
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.option("--seed", default=0, show_default=True, help="Seed of every random choice.")
+@click.option("--select", multiple=True, metavar="ID,...", help="IDs, prefixes, slugs or families.")
+@click.option("--trace", type=click.FloatRange(min=0, min_open=True), help="Of each covariance.")
+@click.option(
+    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the report to this file.", callback=_in_a_folder,
+)  # fmt: skip
+def data(
+    folder: Path, seed: int, select: tuple[str, ...], trace: float | None, json_file: Path | None
+) -> None:
+    """Check scenes in .npz files: DIR/train, DIR/val and DIR/test, or DIR itself."""
+    from ris_diag.check import select_checks
+    from ris_diag.progress import for_stream
+    from ris_diag.runner import Runner
+    from ris_diag.shards import open_folder
+
+    checks = select_checks(select or "data")
+    shards = open_folder(folder)
+    counts = ", ".join(f"{shards.count(split)} {split}" for split in shards.splits)
+    click.echo(f"{folder}: scenes: {counts}")
+    command = f"ris-diag data {shlex.quote(str(folder))}" + (f" --trace {trace:g}" if trace else "")
+    case = shards.case(trace=trace)
+    runner = Runner(case, seed=seed, command=command, progress=for_stream())
+    report = runner.run(checks, _print_result)
     _write(report, json_file)
     if not report.ok:
         raise SystemExit(CLOSED)

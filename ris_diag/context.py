@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ris_diag.case import Batch, Case, Covariance, Declared, Fit, Losses, Progress
+from ris_diag.case import Batch, Case, Declared, Fit, Losses, Progress
 from ris_diag.check import Check
+from ris_diag.covariance import CovarianceParts
 from ris_diag.errors import CaseError
 from ris_diag.graph import map_leaves
 from ris_diag.loop import as_losses, fit_of
@@ -99,9 +100,9 @@ class Subject:
         return own if own is not None else self.covariance.predict
 
     @property
-    def covariance(self) -> Covariance:
-        """The covariance part."""
-        return _present("covariance", self.case.covariance)
+    def covariance(self) -> CovarianceParts:
+        """The covariance parts that the check needs."""
+        return CovarianceParts(_present("covariance", self.case.covariance))
 
     @property
     def declared(self) -> Declared:

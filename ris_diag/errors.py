@@ -17,6 +17,10 @@ class CaseError(RisDiagError):
         self.sign = sign
 
 
+class MissingSplitError(CaseError):
+    """Data have no such split; what needs it doesn't apply."""
+
+
 class UnknownCheckError(RisDiagError):
     """A selection names no check."""
 

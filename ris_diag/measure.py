@@ -199,7 +199,9 @@ def _require_gradient(total: Tensor, model: nn.Module, place: str) -> None:
 
 def _beta_of_step(subject: Subject, losses: Losses, plan: Plan) -> float | None:
     """beta, where the step used a whole batch of a one-batch plan (R_samp is known)."""
-    if subject.case.covariance is None or not isinstance(plan.train, list) or len(plan.train) != 1:
+    if not isinstance(plan.train, list) or len(plan.train) != 1:
+        return None
+    if not subject.case.offers("covariance.sample"):
         return None
     return effective_beta(losses, subject.covariance.sample(plan.train[0]))
 
@@ -269,7 +271,7 @@ def judged_at_equal_beta(
     # Not under no_grad: a loss may need derivatives of its own.
     total = float(subject.loss(model, batch, progress).total.detach())
     prediction = None
-    if subject.case.offers("covariance") and subject.case.offers("distance"):
+    if all(map(subject.case.offers, ("distance", "covariance.predict", "covariance.truth"))):
         with torch.no_grad():
             prediction = mean_distance(subject, subject.covariance.predict(model, batch), batch)
     model.train()

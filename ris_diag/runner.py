@@ -12,7 +12,7 @@ import torch
 from ris_diag.case import Case, unlocking
 from ris_diag.check import Check, get_check, select_checks
 from ris_diag.context import Context, Subject
-from ris_diag.errors import CaseError, DeviceError
+from ris_diag.errors import CaseError, DeviceError, MissingSplitError
 from ris_diag.places import place_of
 from ris_diag.progress import ProgressFactory, silent
 from ris_diag.result import Finding, Report, Result, Status
@@ -28,6 +28,7 @@ class Runner:
         device: str = "cpu",
         seed: int = 0,
         target: str | None = None,
+        command: str | None = None,
         progress: ProgressFactory = silent,
     ) -> None:
         """Prepare; nothing runs yet.
@@ -36,6 +37,7 @@ class Runner:
             device: a torch device.
             seed: every random choice of the checks derives from it.
             target: `pkg.mod:factory` of the case, for the line that repeats a check.
+            command: that runs the checks on this case, where it has no target.
             progress: how the longer checks show that they are at work.
 
         Raises:
@@ -45,7 +47,7 @@ class Runner:
         if not isinstance(case, Case):
             raise CaseError(f"expected a ris_diag.Case, not {type(case).__name__}: {case!r:.80}")
         _refuse_unknown_names(case)
-        self.target = target
+        self.command = command or (target and f"ris-diag check --case {target}")
         self.subject = Subject(case, usable_device(device), seed, progress)
         self._results: dict[str, Result] = {}
 
@@ -98,6 +100,8 @@ class Runner:
         try:
             with self.subject.seeded(check.id), _restored(case):
                 check.function(context)
+        except MissingSplitError as error:
+            return self._result(check, "skip", cause=f"does not apply: {error}")
         except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever the code under test raises
             status: Status = "error"
             findings = [
@@ -172,11 +176,8 @@ class Runner:
     def _reproduce(self, check: Check) -> str:
         subject = self.subject
         device = f" --device {subject.device}" if subject.device.type != "cpu" else ""
-        if self.target is not None:
-            return (
-                f"ris-diag check --case {self.target} --select {check.id} "
-                f"--seed {subject.seed}{device}"
-            )
+        if self.command:
+            return f"{self.command} --select {check.id} --seed {subject.seed}{device}"
         return (
             f"ris_diag.run(case, select={check.id!r}, device={str(subject.device)!r}, "
             f"seed={subject.seed})"

@@ -8,7 +8,7 @@ from tests.faults.all import ALL_FAULTS
 from tests.faults.healthy import HEALTHY
 from tests.faults.registry import Fault
 
-FAST = ["guard", "litmus"]  # the laws of the one metric: tests/ris_diag/test_laws.py
+FAST = ["guard", "data", "litmus"]  # the laws of the one metric: tests/ris_diag/test_laws.py
 
 
 FIRING = [fault for fault in ALL_FAULTS if fault.fires]

@@ -223,3 +223,14 @@ cause(
     "label.",
     reference="the history behind the project (docs/design.md)",
 )
+
+cause(
+    "C138",
+    "labels-contradict",
+    area="data",
+    title="Labels of one scene contradict each other",
+    looks={"labels-disagree": ALWAYS, "side-input-useless": SOMETIMES},
+    silent="Each label by itself is a valid one.",
+    repair="Write all labels of a scene by one index; shuffle and filter them together.",
+    reference="the history behind the project (docs/design.md)",
+)

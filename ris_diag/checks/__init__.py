@@ -1,6 +1,10 @@
 """The checks. Importing this package registers all of them."""
 
 from ris_diag.checks import (
+    data_covariance,
+    data_scene_labels,
+    data_snapshots,
+    data_stored,
     experiments,
     fresh,
     guards,
@@ -24,6 +28,10 @@ from ris_diag.checks import (
 )
 
 __all__ = [
+    "data_covariance",
+    "data_scene_labels",
+    "data_snapshots",
+    "data_stored",
     "experiments",
     "fresh",
     "guards",

@@ -9,6 +9,7 @@ from torch import Tensor
 from ris_diag.case import Progress
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context
+from ris_diag.covariance import OF_CRITERION
 from ris_diag.measure import LITMUS_EPOCHS, effective_weights, nudged_model
 from ris_diag.places import where
 
@@ -86,7 +87,7 @@ def weights_in_range(context: Context) -> None:
     why="A typing error in a configuration file should cost a second, not a search. An assert is "
     "no guard: python -O removes it.",
     sources=("S4",),
-    needs=("covariance", "declared"),
+    needs=("covariance.criterion", "declared"),
     thresholds=(
         Threshold(name="max_accepted", value=0, unit="values", why="each of them is an error"),
     ),
@@ -119,7 +120,7 @@ def bad_weights_refused(context: Context) -> None:
     "of size 2, which could be read as re/im pairs), half precision, and beta outside [0, 1].",
     why="Broadcasting and silent casts make a number out of nonsense, and the loss falls on it.",
     sources=("S4",),
-    needs=("covariance",),
+    needs=("covariance.blend",),
     thresholds=(
         Threshold(name="max_accepted", value=0, unit="inputs", why="each of them is an error"),
     ),
@@ -167,7 +168,7 @@ def blend_refuses_bad_input(context: Context) -> None:
     "also fires in validation gets switched off.",
     sources=("S4",),
     signs=("guard-lets-detached-through", "no-gradient-while-training"),
-    needs=("model", "batch", "loss", "covariance", "declared"),
+    needs=("model", "batch", "loss", "declared", *OF_CRITERION),
     thresholds=(
         Threshold(name="max_wrong", value=0, unit="situations", why="each has one right answer"),
     ),
@@ -229,7 +230,7 @@ def _must_pass(situation: str, call: Callable[[], object], wrong: dict[str, str]
     why="An absolute constant in a denominator makes the loss of weak scenes vanish: the note's "
     "own 1e-12 is wrong by 2 % at a scale of 1e-6.",
     sources=("S2",),
-    needs=("batch", "distance", "covariance"),
+    needs=("batch", "distance", "covariance.truth", "covariance.sample"),
     thresholds=(
         Threshold(
             name="max_relative_difference",
@@ -296,7 +297,7 @@ def documented_nmse(estimate: Tensor, truth: Tensor) -> Tensor:
     "Hermitian can't be reached by a network whose output is.",
     sources=("S4", "B4"),
     signs=("nan-in-covariance", "zero-truth", "not-hermitian", "negative-eigenvalues"),
-    needs=("batch", "covariance"),
+    needs=("batch", "covariance.truth", "covariance.sample"),
     thresholds=(
         Threshold(
             name="max_asymmetry",

@@ -58,7 +58,7 @@ def one_batch_learns(context: Context) -> None:
     run = litmus(subject)
     trace, steps = run.fitted.trace, run.fitted.steps
     place = trace.step_place or where(subject.fit)
-    judged = "loss" if subject.case.covariance is None else "loss at equal beta"
+    judged = "loss at equal beta" if subject.case.offers("covariance.blend") else "loss"
     means = trace.mean_gradients or [float(s.gradients.clamp(min=0).mean()) for s in trace.steps]
     for number, loss in enumerate(trace.losses, start=1):
         step = steps[number - 1] if number <= len(steps) else None
@@ -142,7 +142,7 @@ def one_batch_learns(context: Context) -> None:
 
 def _as_promised(context: Context, fall: float) -> bool:
     """Whether the loss fell by what the gradients promise; never for the documented litmus."""
-    if context.subject.case.covariance is not None:
+    if context.subject.case.offers("covariance.blend"):
         return False
     promised = sum(step.expected for step in litmus(context.subject).fitted.trace.steps)
     context.measure(promised_fall=promised)
@@ -161,7 +161,9 @@ def _as_promised(context: Context, fall: float) -> bool:
     "the declared one, and nothing else shows it.",
     sources=("S1",),
     signs=("beta-off-schedule", "beta-off-on-a-path", "inference-schedule-differs"),
-    needs=("model", "batch", "loss", "loop", "covariance", "declared"),
+    needs=(
+        *("model", "batch", "loss", "loop", "declared", "covariance.sample", "covariance.beta"),
+    ),
     thresholds=(
         Threshold(
             name="max_deviation",

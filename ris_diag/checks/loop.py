@@ -171,7 +171,7 @@ def reported_loss_is_observed(context: Context) -> None:
             place=place,
             next_step="average loss.detach() over all batches of the epoch",
         )
-    if subject.case.covariance is None:
+    if not subject.case.offers("covariance.loss"):
         return  # other losses may be negative, or rise: a likelihood, an adversary's
     low = [number for number, value in enumerate(reported, start=1) if not value > 0]
     if low:
@@ -277,7 +277,7 @@ def _passes_of_a_script(context: Context, trace: Trace) -> None:
     why="At two in the morning these lines are what tells a weight of 0 from a cut graph; printed "
     "lines can't be switched off or sent to a file.",
     sources=("S9",),
-    needs=("model", "batch", "loop", "covariance", "declared"),
+    needs=("model", "batch", "loop", "covariance.blend", "declared"),
     thresholds=(
         Threshold(name="max_missing", value=0, unit="lines", why="each answers another question"),
     ),

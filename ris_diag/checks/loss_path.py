@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ris_diag.case import Batch, Losses, Progress
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context, Subject
+from ris_diag.covariance import OF_LOSS
 from ris_diag.measure import (
     LITMUS_BATCH,
     LITMUS_EPOCHS,
@@ -61,7 +62,7 @@ def _loss_at(subject: Subject, model: nn.Module, batch: Batch, beta: float) -> L
     why="A term whose graph is cut still shows its value in the log and changes nothing.",
     sources=("S12",),
     signs=("term-missing", "no-term-reaches-network", "term-is-cut"),
-    needs=("model", "batch", "loss", "covariance", "declared"),
+    needs=("model", "batch", "loss", "covariance.predict", "declared"),
     thresholds=(
         Threshold(
             name="max_unreached", value=0, unit="parameters", why="a cut graph is never healthy"
@@ -118,7 +119,7 @@ def each_term_reaches_network(context: Context) -> None:
     "R_pred is not.",
     sources=("S3",),
     signs=("total-not-the-sum", "term-not-the-distance"),
-    needs=("model", "batch", "loss", "distance", "covariance", "declared"),
+    needs=("model", "batch", "loss", "distance", "covariance.truth", "declared"),
     thresholds=(ROUNDING,),
 )
 def total_is_weighted_sum(context: Context) -> None:
@@ -168,7 +169,7 @@ def total_is_weighted_sum(context: Context) -> None:
     "training stands still while the loss looks fine.",
     sources=("S5",),
     signs=("auxiliary-weight-low", "no-gradient-at-beta-one"),
-    needs=("model", "batch", "covariance", "declared"),
+    needs=("model", "batch", "declared", *OF_LOSS),
     thresholds=(
         Threshold(
             name="min_auxiliary_share",
@@ -222,7 +223,7 @@ def beta_one_keeps_gradient(context: Context) -> None:
     why="The share of the blended term falls with (1 - beta)^2; a jitter or a search can carry "
     "beta to where nothing is left of it.",
     sources=("B1", "S1", "S5"),
-    needs=("model", "batch", "covariance", "declared"),
+    needs=("model", "batch", "declared", *OF_LOSS),
     thresholds=(
         Threshold(
             name="min_share",
@@ -272,7 +273,7 @@ def gradient_over_the_beta_range(context: Context) -> None:
     "quantity that was never trained.",
     sources=("S11",),
     signs=("no-blend-shown", "inference-blend-differs"),
-    needs=("model", "batch", "loss", "covariance", "declared"),
+    needs=("model", "batch", "loss", "covariance.beta", "covariance.infer", "declared"),
     thresholds=(ROUNDING,),
 )
 def inference_uses_trained_blend(context: Context) -> None:

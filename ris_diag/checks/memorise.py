@@ -7,6 +7,7 @@ from torch import nn
 from ris_diag.case import Batch, Losses, Plan, Progress
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context, Subject
+from ris_diag.covariance import OF_LOSS
 from ris_diag.measure import accumulation, mean_nmse, run_fit
 from ris_diag.places import where
 
@@ -44,7 +45,7 @@ MEMORISE_EPOCHS = 200
     ),
 )
 def memorises(context: Context) -> None:
-    if all(map(context.subject.case.offers, ("covariance", "declared", "distance"))):
+    if all(map(context.subject.case.offers, ("declared", "distance", *OF_LOSS))):
         _memorises_covariances(context)
     else:
         _memorises_anything(context)

@@ -8,6 +8,7 @@ import torch
 from ris_diag.case import Losses, Plan
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context, DeviceBatches, Subject
+from ris_diag.covariance import OF_ESTIMATES
 from ris_diag.measure import (
     Fitted,
     length_of,
@@ -93,7 +94,7 @@ def _generalise(subject: Subject) -> Generalised:
     "can be worse on fresh ones than the sample covariance.",
     sources=("S7", "B6"),
     signs=("validation-stays-high", "fresh-does-not-improve"),
-    needs=("model", "batch", "loop", "loader", "distance", "covariance", "declared"),
+    needs=("model", "batch", "loop", "loader", "distance", "declared", *OF_ESTIMATES),
     thresholds=(
         Threshold(
             name="max_validation_loss",
@@ -180,8 +181,8 @@ def generalises(context: Context) -> None:
         "loop",
         "loader",
         "distance",
-        "covariance",
         "declared",
+        *OF_ESTIMATES,
         "covariance.baselines",
     ),
     thresholds=(

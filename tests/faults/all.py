@@ -2,6 +2,7 @@
 
 from tests.faults import (  # noqa: F401  # each enters its faults
     catalogue,
+    covariance_faults,
     mechanics,
     plant_data,
     plant_evaluation,

@@ -15,6 +15,7 @@ from model.nmse import nmse
 from model.scene import Scenes, SceneSettings
 from model.train import TrainSettings
 from ris_diag.check import all_checks
+from ris_diag.covariance import CovarianceParts
 
 
 @pytest.fixture
@@ -30,9 +31,9 @@ def case(small: Reference) -> ris_diag.Case:
 
 
 @pytest.fixture
-def covariance(case: ris_diag.Case) -> ris_diag.Covariance:
+def covariance(case: ris_diag.Case) -> CovarianceParts:
     assert case.covariance is not None
-    return case.covariance
+    return CovarianceParts(case.covariance)
 
 
 def test_the_reference_offers_every_part_that_fits_it() -> None:
@@ -42,9 +43,11 @@ def test_the_reference_offers_every_part_that_fits_it() -> None:
     parts = {item.name for item in fields(case)} - {"expected_failures", "thresholds", "exempt"}
     # It has a loop, which stands for its pieces, and covariances, which stand for a plain metric.
     parts -= {"optimizer", "step", "scheduler", "main", "restore", "metric", "baselines"}
+    parts -= {"oracle", "stored"}
     assert {"model", "batch", "loss", "fit", "paths", "loader", "covariance"} <= parts
     assert not [part for part in parts if not case.offers(part)]
     inner = {f"covariance.{item.name}" for item in fields(ris_diag.Covariance)}
+    inner -= {"covariance.sources", "covariance.positions"}  # scenes hold their truth alone
     assert "covariance.baselines" in inner
     assert not [part for part in inner if not case.offers(part)]
     assert not case.offers("expected_failures")
@@ -160,7 +163,7 @@ def test_a_plan_can_hold_beta(case: Any, beta: float) -> None:
 
 
 def test_inference_hands_out_the_blend_that_training_uses(
-    case: Any, covariance: ris_diag.Covariance
+    case: Any, covariance: CovarianceParts
 ) -> None:
     model, batch = case.model(), case.batch("test", 0, 4)
     R_pred = covariance.predict(model, batch)
@@ -176,7 +179,7 @@ def test_inference_hands_out_the_blend_that_training_uses(
 
 
 def test_baselines_are_covariances_and_beat_the_sample(
-    case: Any, covariance: ris_diag.Covariance
+    case: Any, covariance: CovarianceParts
 ) -> None:
     batch = case.batch("test", 0, 100)
     sample = float(nmse(batch.R_samp, batch.R_true).mean())
@@ -189,9 +192,7 @@ def test_baselines_are_covariances_and_beat_the_sample(
     assert torch.equal(covariance.baselines["OAS"](batch), oas(batch.X))
 
 
-def test_the_criterion_takes_the_weights_by_term(
-    case: Any, covariance: ris_diag.Covariance
-) -> None:
+def test_the_criterion_takes_the_weights_by_term(case: Any, covariance: CovarianceParts) -> None:
     batch = case.batch("train", 0, 4)
     R_pred = covariance.predict(case.model(), batch)
     criterion = covariance.criterion({"cov": 3.0, "cov_pred": 0.5})
@@ -212,8 +213,10 @@ def test_what_is_declared_is_what_is_set(small: Reference) -> None:
         beta_final=0.4,
         warmup_share=0.5,
         beta_jitter=0.02,
+        trace=16.0,
     )
     assert case.covariance is not None
+    assert case.covariance.beta is not None
     for epochs in (4, 7, 30):
         for epoch in range(1, epochs + 1):
             expected = case.declared.beta(epoch, epochs)

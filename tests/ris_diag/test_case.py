@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import ris_diag
+from ris_diag.covariance import CovarianceParts
 from ris_diag.errors import CaseError
 
 
@@ -78,3 +79,32 @@ def test_a_watched_script_saves_nothing_and_may_exit(tmp_path: Path) -> None:
     assert checkpoint.read_text() == "kept"
     torch.save(1, tmp_path / "behind.pt")
     assert (tmp_path / "behind.pt").exists()
+
+
+def test_parts_of_a_covariance_that_cannot_be_called() -> None:
+    with pytest.raises(CaseError) as refused:
+        ris_diag.Covariance(sample=1, truth="R", baselines=[])  # type: ignore[arg-type]  # the mistake
+    assert str(refused.value) == (
+        "Covariance: sample must be callable, not 1; truth must be callable, not 'R'; "
+        "baselines must be a dict, not []"
+    )
+
+
+def test_a_covariance_of_the_wrong_kind() -> None:
+    with pytest.raises(CaseError, match=r"covariance must be a ris_diag\.Covariance, not \{\}"):
+        ris_diag.Case(name="x", covariance={})  # type: ignore[arg-type]  # the mistake
+
+
+def test_data_alone_unlock_what_reads_data_alone() -> None:
+    case = ris_diag.Case(
+        name="data", covariance=ris_diag.Covariance(sample=lambda b: b[0], truth=lambda b: b[1])
+    )
+    assert case.offers("covariance.sample")
+    assert not case.offers("covariance.predict")
+    assert not case.offers("prediction")
+
+
+def test_reading_a_part_that_is_not_declared_is_said() -> None:
+    parts = CovarianceParts(ris_diag.Covariance())
+    with pytest.raises(CaseError, match=r"read Case\.covariance\.blend without declaring"):
+        _ = parts.blend

@@ -19,7 +19,15 @@ GIVES = {"fit": {"loop", "run"}, "model": {"run"}, "batch": {"run"}, "predict": 
 
 
 def needed(check: Check, part: str) -> bool:
-    return part in check.needs or bool(GIVES.get(part, set()) & set(check.needs))
+    parts = {need.partition(".")[0] for need in check.needs}
+    return part in parts or bool(GIVES.get(part, set()) & parts)
+
+
+def stripped_covariance(check: Check) -> ris_diag.Covariance | None:
+    """Those parts of the reference's covariance that a check says it needs."""
+    given = small().covariance
+    names = [need.partition(".")[2] for need in check.needs if need.startswith("covariance.")]
+    return ris_diag.Covariance(**{n: getattr(given, n) for n in names}) if names else None
 
 
 MEANT = [check for check in all_checks() if check.id not in small().exempt]
@@ -30,6 +38,7 @@ PAIRS = [(check, part) for check in all_checks() for part in OPTIONAL if needed(
 def test_a_check_runs_on_what_it_needs(check: Check) -> None:
     case = small()
     unneeded: dict[str, Any] = {part: None for part in OPTIONAL if not needed(check, part)}
+    unneeded["covariance"] = stripped_covariance(check)
     stripped = replace(case, **unneeded, paths=case.paths if "paths" in check.needs else {})
     assert all(stripped.offers(part) for part in check.needs)
     result = ris_diag.run(stripped, select=check.id)[check.id]
@@ -49,5 +58,6 @@ def test_a_check_skips_without_a_part_it_needs(check: Check, part: str) -> None:
 def test_the_optional_parts_are_those_of_a_case() -> None:
     declarations = {"name", "paths", "expected_failures", "exempt", "thresholds", "restore"}
     doors = {"optimizer", "step", "scheduler", "main"}  # the reference has a loop
+    doors |= {"oracle", "stored"}  # and a truth, and keeps no scenes
     doors |= {"metric", "baselines"}  # and covariances, which have their own
     assert {item.name for item in fields(ris_diag.Case)} - declarations - doors == set(OPTIONAL)

@@ -44,7 +44,8 @@ def test_a_check_that_does_not_apply_names_the_part_that_unlocks_it() -> None:
 
 def test_all_missing_parts_are_named() -> None:
     result = ris_diag.run(bare(), select="L002")["L002"]
-    assert result.cause == f"does not apply: needs {LOOP}, Case.covariance, Case.declared"
+    parts = f"{LOOP}, Case.declared, Case.covariance.sample, Case.covariance.beta"
+    assert result.cause == f"does not apply: needs {parts}"
 
 
 def test_an_exception_in_the_users_code_is_an_error_with_its_place() -> None:
