@@ -70,6 +70,7 @@ class Anatomy:
         chains: linear layers behind linear layers.
         linear: how often each linear layer was called.
         broken: calls with finite input and an output that isn't.
+        whole: numbers made of whole numbers, by id.
         outputs: what the outermost modules with parameters gave, each with its gradient once
             there was a backward pass.
     """
@@ -81,6 +82,7 @@ class Anatomy:
     linear: Counter[str] = field(default_factory=Counter)
     broken: list[Called] = field(default_factory=list)
     outputs: list["Output"] = field(default_factory=list)
+    whole: dict[int, Tensor] = field(default_factory=dict, repr=False)
     makers: dict[int, tuple[Tensor, Called]] = field(default_factory=dict, repr=False)
 
     def maker(self, tensor: Tensor) -> Called | None:
@@ -164,6 +166,11 @@ class _Mode(TorchFunctionMode):
             kept = seen.makers.get(id(inputs[0]))
             if kept is not None:
                 seen.makers[id(result)] = (result, kept[1])
+        if name in RESHAPES and inputs and isinstance(result, Tensor):
+            source = inputs[0]
+            counts = not (source.is_floating_point() or source.is_complex())
+            if result.is_floating_point() and (counts or id(source) in seen.whole):
+                seen.whole[id(result)] = result
         self._follow_linear(name, args, inputs, result)
         if name not in PLACED and isinstance(result, Tensor) and _breaks(inputs, result):
             seen.broken.append(self._called(name, args, kwargs, result))

@@ -136,6 +136,7 @@ class _Watch:
         self._before: tuple[list[int], Tensor, Tensor, list[Tensor]] | None = None
         self._undone: dict[Optimizer, Undone] = {}
         self._undone_now = 0.0
+        self._graphs: list[tuple[int, set[Any]]] = []
 
     def add(self, parameter: Tensor, name: str) -> int:
         """Number of a parameter, a new one where it wasn't seen before."""
@@ -167,6 +168,7 @@ class _Watch:
                 for root, graph in zip(roots, graphs, strict=True)
                 for leaf in leaves(root, graph)
             ]
+            carried = self._carried([node for graph in graphs for node in graph])
             before = self.norms()
             for number, optimizer in enumerate(self.trace.optimizers):
                 held = [self._number[id(p)] for p in _parameters(optimizer)]
@@ -182,7 +184,7 @@ class _Watch:
             after = self._raw = self.norms()
             self.trace.events.append("backward")
             place = calling_place()
-            for root, graph in zip(roots, graphs, strict=True):
+            for root in roots:
                 scale = self._scales.pop(id(root), 1.0)
                 self.trace.backward.append(
                     Backward(
@@ -191,7 +193,7 @@ class _Watch:
                         after=torch.where(after > 0, after / scale, after),
                         scale=scale,
                         reached=frozenset(reached),
-                        nodes=len(graph),
+                        carried=carried,
                         inside_step=self._in_step,
                         batch=self.trace.batches,
                         place=place,
@@ -199,6 +201,15 @@ class _Watch:
                 )
 
         return noted
+
+    def _carried(self, graph: list[Any]) -> bool:
+        """Whether a graph holds operations of an earlier batch, or of three passes ago."""
+        now = {node for node in graph if not hasattr(node, "variable")}
+        batch = self.trace.batches
+        older = [old for number, old in self._graphs if number < batch or not batch]
+        reference = older[-1 if batch else 0] if older and (batch or len(older) > 2) else set()
+        self._graphs = [*self._graphs[-2:], (batch, now)]
+        return bool(now & reference)
 
     def finish(self) -> None:
         """Note what can only be seen at the end."""

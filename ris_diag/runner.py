@@ -1,6 +1,7 @@
 """The one runner: pytest, the command line, the gate and a notebook all call it."""
 
 import platform
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -106,7 +107,7 @@ class Runner:
             status: Status = "error"
             findings = [
                 Finding(
-                    sign=getattr(error, "sign", "raises"),
+                    sign=_sign_of(error),
                     cause=f"{type(error).__name__}: {error}",
                     place=place_of(error),
                     next_step="mend what the message names, then run this check again",
@@ -241,6 +242,13 @@ def versions() -> dict[str, str]:
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
+
+
+def _sign_of(error: BaseException) -> str:
+    """The sign of what was raised: a loss without gradient is known by its words."""
+    if re.search(r"requires? no grad|does not require grad", str(error).replace("(s)", "")):
+        return "loss-without-gradient"
+    return str(getattr(error, "sign", "raises"))
 
 
 @contextmanager

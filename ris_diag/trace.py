@@ -19,7 +19,8 @@ class Backward:
             there is no gradient.
         scale: the factor of a GradScaler, 1 without one.
         reached: numbers of the parameters to which the graph of the loss leads.
-        nodes: operations in that graph.
+        carried: whether that graph holds operations of an earlier batch; without batches, of
+            three passes ago.
         inside_step: an optimiser's own closure called it.
         skipped: a GradScaler found it not finite and left the step out.
         batch: how many training batches had been served, this one's included.
@@ -31,7 +32,7 @@ class Backward:
     after: Tensor
     scale: float
     reached: frozenset[int]
-    nodes: int
+    carried: bool
     inside_step: bool
     batch: int
     place: str

@@ -83,9 +83,12 @@ def rate_is_useful(context: Context) -> None:
         context.say("not varied: the rates are zero, or the loss isn't finite")
         return
     place = place_of_optimiser(subject, litmus(subject).fitted.trace)
+    # What moves without any step: running statistics, a schedule of the loss.
+    by_itself = _fall(subject, 0.0)[0]
+    fall -= by_itself
     # What hardly moves may do so by rounding.
     if fall > -1e-3:
-        falls = {factor: _fall(subject, factor)[0] for factor in LARGER}
+        falls = {factor: _fall(subject, factor)[0] - by_itself for factor in LARGER}
         context.measure(falls={f"{factor:g}": value for factor, value in falls.items()})
         best = max(falls.values())
         needed = next(factor for factor, value in falls.items() if value >= best / 2 or best <= 0)
@@ -99,6 +102,9 @@ def rate_is_useful(context: Context) -> None:
                 place=place,
                 next_step=f"raise the learning rate towards {max(rates) * needed / 10:.1g}",
             )
+        return
+    if abs(by_itself) > abs(fall):
+        context.say(f"not judged: without a step the loss changes by {by_itself:.2%}")
         return
     tried = {factor: _fall(subject, factor) for factor in SMALLER}
     context.measure(falls={f"{factor:g}": value for factor, (value, _) in tried.items()})

@@ -86,7 +86,7 @@ def loss_gets_what_it_expects(context: Context) -> None:
             f"{len(half)} of {len(backward)} losses are {half[0].value.dtype}, which keeps two to "
             "three digits (limit float32)",
             sign="loss-in-half",
-            place=half[0].place,
+            place=half[0].place or place_of_loss(context.subject),
             next_step="cast prediction and label to float32 in front of the loss: .float()",
         )
 
@@ -216,13 +216,15 @@ def _class_weights(called: Called, seen: Anatomy, context: Context) -> Misuse | 
     labels = pair[1][(pair[1] >= 0) & (pair[1] < len(weight))]
     light = weight < 1e-3 * weight.max()
     off = float(light[labels].double().mean()) if labels.numel() else 0.0
-    if off <= context.limit("max_switched_off"):
+    # A class of plain classification is there to be learnt; a background of pixels need not.
+    limit = 0.0 if _plain(pair[0]) else context.limit("max_switched_off")
+    if off <= limit:
         return None
     classes = light.nonzero().flatten().tolist()
     return Misuse(
         sign="loss-argument-odd",
         seen=f"the class weights of {called.name} switch off {off:.0%} of the labels (classes "
-        f"{', '.join(map(str, classes[:5]))}; limit {context.limit('max_switched_off'):.0%})",
+        f"{', '.join(map(str, classes[:5]))}; limit {limit:.0%})",
         next_step="weigh a class by the inverse of its share, not by the share or by zero",
     )
 
@@ -231,17 +233,56 @@ def _ignored(called: Called, seen: Anatomy, context: Context) -> Misuse | None:
     pair = _operands(called)
     if pair is None or pair[1].is_floating_point() or not pair[1].numel():
         return None
-    position = 4
-    index = called.get("ignore_index", position, -100)
+    index = called.get("ignore_index", 4, -100)
     share = float((pair[1] == index).double().mean())
     # A label of plain classification is never padding.
-    plain = pair[0].ndim == 2 and len(pair[0]) == ODD_BATCH and index >= 0
-    if share <= (0.0 if plain else context.limit("max_ignored")):
+    valid = _plain(pair[0]) and index >= 0
+    if share <= (0.0 if valid else context.limit("max_ignored")):
         return None
     return Misuse(
         sign="loss-argument-odd",
         seen=f"{called.name} ignores {share:.0%} of the labels (ignore_index={index})",
         next_step="ignore_index must be a number that no label has: -100",
+    )
+
+
+def _plain(prediction: Tensor) -> bool:
+    """Whether there is one prediction a sample, and not one a pixel or a symbol."""
+    return prediction.ndim == 2 and len(prediction) == ODD_BATCH
+
+
+def _shares_of_labels(called: Called, seen: Anatomy, context: Context) -> Misuse | None:
+    pair = _operands(called)
+    if pair is None or not pair[1].is_floating_point() or pair[1].ndim < 2:
+        return None
+    if pair[0].shape != pair[1].shape:
+        return None
+    off = float((pair[1].double().sum(1) - 1).abs().max())
+    if off <= context.limit("max_off_one"):
+        return None
+    return Misuse(
+        sign="loss-kind-odd",
+        seen=f"the labels of {called.name} are shares that don't sum to 1 (off by up to "
+        f"{off:.3g}, limit {context.limit('max_off_one'):g}): several classes of one sample compete",
+        next_step="use binary_cross_entropy_with_logits for labels of which several may hold",
+    )
+
+
+def _numbers_of_classes(called: Called, seen: Anatomy, context: Context) -> Misuse | None:
+    pair = _operands(called)
+    if pair is None or id(pair[1]) not in seen.whole:
+        return None
+    values = pair[1].flatten()
+    found, counts = torch.unique(values, return_counts=True)
+    classes = len(found)
+    even = float(counts.min()) >= 0.3 * len(values) / classes
+    if classes < 3 or not torch.equal(found, torch.arange(classes).to(found)) or not even:
+        return None
+    return Misuse(
+        sign="loss-kind-odd",
+        seen=f"{called.name} takes the distance to the numbers of {classes} classes (whole numbers "
+        f"0 to {classes - 1} in equal shares): class 2 is no nearer to 1 than to 0",
+        next_step="use cross_entropy, with one output for every class",
     )
 
 
@@ -282,9 +323,16 @@ def _broadcast(called: Called, seen: Anatomy, context: Context) -> Misuse | None
 
 
 Rule = Callable[[Called, Anatomy, Context], Misuse | None]
-_DISTANCE: tuple[Rule, ...] = (_broadcast,)
+_DISTANCE: tuple[Rule, ...] = (_broadcast, _numbers_of_classes)
 RULES: dict[str, tuple[Rule, ...]] = {
-    "cross_entropy": (_softmax_twice, _one_class, _class_weights, _ignored, _smoothing),
+    "cross_entropy": (
+        _softmax_twice,
+        _one_class,
+        _class_weights,
+        _ignored,
+        _smoothing,
+        _shares_of_labels,
+    ),
     "nll_loss": (_no_log_softmax, _one_class, _class_weights, _ignored),
     "kl_div": (_no_log_softmax,),
     "binary_cross_entropy_with_logits": (_sigmoid_twice, _labels_in_range),

@@ -118,9 +118,9 @@ def _zeros_behind(rates: list[float]) -> int:
         ),
         Threshold(
             name="min_clipped",
-            value=1e-4,
+            value=5e-3,
             unit="gradient norm at the step / behind backward",
-            why="ordinary clipping takes a factor of ten or a hundred",
+            why="ordinary clipping takes a factor of ten or a hundred, and not in every step",
         ),
         Threshold(
             name="max_decay",

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -294,8 +293,8 @@ def _collapse(context: Context, rates: list[float]) -> str:
     "L039",
     "loss-begins-anew",
     title="The loss of a step doesn't hold those of earlier steps",
-    what="Counts the operations in the graph of the loss at every backward pass of the watched "
-    "steps: a graph that grows by its own size in every step holds the earlier ones.",
+    what="Looks for operations of an earlier batch in the graph of the loss at every backward pass "
+    "of the watched steps.",
     why="A running sum on which backward() is called, or a state that is carried on without "
     "detach(), trains on old batches again and again, more slowly each time.",
     sources=("B1",),
@@ -303,27 +302,20 @@ def _collapse(context: Context, rates: list[float]) -> str:
     needs=("run",),
     thresholds=(
         Threshold(
-            name="max_growth",
-            value=0.5,
-            unit="of the first graph, in every one of at least four passes in a row",
-            why="graphs of different lengths go up and down",
+            name="max_passes", value=1, unit="backward passes", why="two networks may share one"
         ),
     ),
 )
 def loss_begins_anew(context: Context) -> None:
     trace = watch(context.subject).trace
-    sizes = [passes.nodes for passes in trace.backward if not passes.inside_step]
-    longest = run = 1
-    least = context.limit("max_growth") * sizes[0] if sizes else 0.0
-    for first, second in pairwise(sizes):
-        run = run + 1 if second >= first + max(least, 1) else 1
-        longest = max(longest, run)
-    context.measure(operations=sizes)
-    if longest >= 4:
+    carried = [number for number, passes in enumerate(trace.backward, 1) if passes.carried]
+    context.measure(carried=carried)
+    if len(carried) > context.limit("max_passes"):
         context.problem(
-            f"the graph of the loss grows from {min(sizes)} to {max(sizes)} operations in "
-            f"{longest} backward passes in a row: it holds those of earlier steps",
-            place=trace.backward[0].place,
+            f"the graph of the loss holds operations of earlier batches in {len(carried)} of "
+            f"{len(trace.backward)} backward passes, the first is pass {carried[0]}",
+            sign="loss-carried-over",
+            place=trace.backward[carried[0] - 1].place or place_of_training(context.subject, trace),
             next_step="call backward() on this batch's loss alone, and detach() what is carried "
             "from step to step; add up loss.item()",
         )

@@ -8,9 +8,16 @@ from ris_diag.check import Threshold, check
 from ris_diag.context import Context
 from ris_diag.measure import accumulation, listed
 from ris_diag.trace import Step, Trace
-from ris_diag.watched import place_of_training, set_by_hand, steps_or_problem, watch
+from ris_diag.watched import (
+    place_of_optimiser,
+    place_of_training,
+    set_by_hand,
+    steps_or_problem,
+    watch,
+)
 
 SOURCES = ("B1",)
+EXPLODES = 100.0  # times the first loss
 
 
 @check(
@@ -190,6 +197,25 @@ def batches_differ(context: Context) -> None:
         )
 
 
+def _origin(
+    context: Context, trace: Trace, losses: list[int]
+) -> tuple[str, tuple[str, str] | None]:
+    """Sign, (what was seen, place) of what broke first: loss, gradient, or a loss that explodes."""
+    gradients = [
+        number
+        for number, passes in enumerate(trace.backward, 1)
+        if not passes.skipped and not passes.after.isfinite().all()
+    ]
+    loss, gradient = min(losses, default=math.inf), min(gradients, default=math.inf)
+    seen = [abs(value) for value in trace.losses if math.isfinite(value)]
+    if 1 < min(loss, gradient) < math.inf and max(seen) > EXPLODES * max(seen[0], 1e-30):
+        text = f"the loss grows from {seen[0]:.3g} to {max(seen):.3g} before it breaks"
+        return "loss-explodes", (text, place_of_optimiser(context.subject, trace))
+    if gradient < loss:
+        return "gradient-operation-not-finite", backward_break(context.subject, trace)
+    return "operation-not-finite", forward_break(context.subject) if losses else None
+
+
 @check(
     "L020",
     "finite-everywhere",
@@ -200,6 +226,7 @@ def batches_differ(context: Context) -> None:
     signs=(
         "operation-not-finite",
         "gradient-operation-not-finite",
+        "loss-explodes",
         "loss-not-finite",
         "values-not-finite",
     ),
@@ -221,19 +248,16 @@ def finite_everywhere(context: Context) -> None:
         for index in (~step.weights.isfinite()).nonzero().flatten().tolist():
             broken.setdefault(trace.names[step.numbers[index]], f"step {number}")
     context.measure(losses=losses, broken=broken)
-    first = forward_break(context.subject) if losses else None
-    if first is None and broken and (not losses or losses[0] > 1):
-        first = backward_break(context.subject, trace)
-        sign = "gradient-operation-not-finite"
-    else:
-        sign = "operation-not-finite"
+    sign, first = _origin(context, trace, losses)
     if first is not None:
         context.problem(
             first[0],
             sign=sign,
             place=first[1],
-            next_step="keep the argument of logarithms, roots and quotients away from zero, in "
-            "front of them: where() behind them doesn't help the gradient",
+            next_step="lower the learning rate, or clip the gradient"
+            if sign == "loss-explodes"
+            else "keep the argument of logarithms, roots and quotients away from zero, in front "
+            "of them: where() behind them doesn't help the gradient",
         )
     if losses:
         context.problem(
