@@ -45,9 +45,12 @@ class Served:
         try:
             for batch in self.batches:
                 self.trace.phase = self.phase
+                hashes = frozenset(map(hash_of, tensors_in(batch)))
                 if self.phase == "train":
                     self.trace.batches += 1
-                    self.trace.served.append(frozenset(map(hash_of, tensors_in(batch))))
+                    self.trace.served.append(hashes)
+                else:
+                    self.trace.validated.append(hashes)
                 yield batch
         finally:
             self.trace.phase = before
@@ -185,6 +188,7 @@ class _Watch:
                         reached=frozenset(reached),
                         inside_step=self._in_step,
                         batch=self.trace.batches,
+                        phase=self.trace.phase,
                         place=place,
                     )
                 )
@@ -319,6 +323,7 @@ class _Watch:
                     training=module.training,
                     gradient=torch.is_grad_enabled(),
                     input_hash=self._hash,
+                    backward=len(self.trace.backward),
                 )
             )
 

@@ -4,7 +4,12 @@ import pytest
 
 import ris_diag
 from ris_diag.check import all_checks
-from tests.faults import catalogue, mechanics  # noqa: F401  # they fill the list of faults
+from tests.faults import (  # noqa: F401  # they fill the list of faults
+    catalogue,
+    evaluation_faults,
+    mechanics,
+    oracle_faults,
+)
 from tests.faults.healthy import HEALTHY
 from tests.faults.registry import FAULTS, Fault
 

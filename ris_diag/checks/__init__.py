@@ -1,9 +1,11 @@
 """The checks. Importing this package registers all of them."""
 
 from ris_diag.checks import (
+    evaluation,
     fresh,
     guards,
     inference,
+    known_error,
     law_gradients,
     laws,
     litmus,
@@ -11,16 +13,21 @@ from ris_diag.checks import (
     loss_path,
     memorise,
     modules,
+    oracle,
     overfit,
     parameters,
     rates,
     steps,
+    terms,
+    validation,
 )
 
 __all__ = [
+    "evaluation",
     "fresh",
     "guards",
     "inference",
+    "known_error",
     "law_gradients",
     "laws",
     "litmus",
@@ -28,8 +35,11 @@ __all__ = [
     "loss_path",
     "memorise",
     "modules",
+    "oracle",
     "overfit",
     "parameters",
     "rates",
     "steps",
+    "terms",
+    "validation",
 ]
