@@ -56,7 +56,9 @@ class Perfect:
         return changed(self.output, lambda t: answer if t is self.slot else t)
 
 
-def perfect_answer(subject: Subject, truth_of: Callable[[Batch], Tensor] | None = None) -> Perfect:
+def perfect_answer(
+    subject: Subject, batch: Batch, truth_of: Callable[[Batch], Tensor] | None = None
+) -> Perfect:
     """The perfect answer of a case.
 
     Args:
@@ -66,8 +68,7 @@ def perfect_answer(subject: Subject, truth_of: Callable[[Batch], Tensor] | None 
         Unreachable: none is known, or it can't be put in the network's place.
         CaseError: `Case.oracle` doesn't look like the model's output.
     """
-    case = subject.case
-    batch, model = subject.batch("train", SIZE), nudged_model(subject)
+    case, model = subject.case, nudged_model(subject)
     if case.oracle is not None and truth_of is None:
         losing = Losing.of(subject, model, batch, lambda output: True)
         oracle, output = case.oracle(batch), losing.path.outputs[0]
@@ -140,18 +141,19 @@ def _is_input(truth: Tensor, batch: Batch) -> bool:
     return equal > 1 or len(held) == 1
 
 
-def perfect_answers(subject: Subject) -> list[Perfect]:
+def perfect_answers(subject: Subject, size: int = SIZE, offset: int = 0) -> list[Perfect]:
     """That of the case, or what each tensor of the batch would tell if it were the truth.
 
     Raises:
         Unreachable: there is none.
     """
+    batch = subject.batch("train", size, offset=offset)
     if subject.case.offers("oracle") or subject.case.offers("truth"):
-        return [perfect_answer(subject)]
+        return [perfect_answer(subject, batch)]
     found = []
-    for number in range(len(tensors_in(subject.batch("train", SIZE)))):
+    for number in range(len(tensors_in(batch))):
         with suppress(Unreachable):
-            found.append(perfect_answer(subject, lambda b, n=number: tensors_in(b)[n]))  # type: ignore[misc]  # binds the loop's value
+            found.append(perfect_answer(subject, batch, lambda b, n=number: tensors_in(b)[n]))  # type: ignore[misc]  # binds the loop's value
     if not found:
         raise Unreachable("neither Case.oracle nor Case.truth says what the output should be")
     return found

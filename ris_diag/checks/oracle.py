@@ -1,6 +1,7 @@
 """The loss of a perfect answer, through the author's own path. B2."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,10 +10,11 @@ from torch import Tensor
 from ris_diag.answers import CONFIDENT, Named, changes, fitted
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context
-from ris_diag.oracle import Unreachable, changed, numbers_in
+from ris_diag.oracle import SIZE, Unreachable, changed, numbers_in
 from ris_diag.perfect import Perfect, perfect_answers
 from ris_diag.places import where
 
+AGAIN = 16  # samples of the second batch
 NEAR, FAR = 0.02, 0.2  # of the untrained loss: what counts as the floor, and what is far above it
 CLEAR = 0.3  # of the span of all answers
 NEXT = (
@@ -43,32 +45,69 @@ NEXT = (
     ),
 )
 def truth_gives_the_floor(context: Context) -> None:
-    case = context.subject.case
     try:
-        judgements = [Judgement(context, answer) for answer in perfect_answers(context.subject)]
-        if case.offers("oracle") or case.offers("truth"):
-            judgements[0].judge()
-        # Nobody says what the truth is: a tensor of the batch that gives the floor, or would.
-        elif not any(j.near() for j in judgements) and not sum(j.of_others() for j in judgements):
-            context.say("not judged: no tensor of the batch gives the floor")
+        found, seen = _verdicts(context, SIZE, 0)
+        context.measure(**seen)
+        # A few samples may agree by chance.
+        again = {v.key for v in _verdicts(context, AGAIN, 1)[0]} if found else set()
     except Unreachable as reason:
         context.say(f"not judged: {reason}")
+        return
+    for verdict in found:
+        if verdict.key in again:
+            context.problem(
+                verdict.text,
+                sign=verdict.sign,
+                place=where(context.subject.case.loss),
+                next_step=verdict.next_step,
+            )
+
+
+def _verdicts(
+    context: Context, size: int, offset: int
+) -> tuple[list["Verdict"], dict[str, dict[str, float]]]:
+    """What is wrong on a batch, and the losses that say so.
+
+    Raises:
+        Unreachable: nothing can be judged.
+    """
+    case, limit = context.subject.case, context.limit("max_share")
+    floor = 0.0 if case.declared is None else case.declared.floor
+    answers = perfect_answers(context.subject, size, offset)
+    judgements = [Judgement(answer, floor, limit) for answer in answers]
+    if case.offers("oracle") or case.offers("truth"):
+        return judgements[0].verdicts(), judgements[0].seen
+    # Nobody says what the truth is: a tensor of the batch that gives the floor, or would.
+    if any(judgement.near() for judgement in judgements):
+        return [], {}
+    found = [verdict for judgement in judgements for verdict in judgement.of_others()]
+    if not found:
+        raise Unreachable("no tensor of the batch gives the floor")
+    return found, {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Something that is wrong; on another batch it has the same key."""
+
+    key: tuple[str, ...]
+    sign: str
+    text: str
+    next_step: str = NEXT
 
 
 class Judgement:
     """What the losses of the perfect answer and of others say."""
 
-    def __init__(self, context: Context, perfect: Perfect) -> None:
-        self.context, self.perfect = context, perfect
-        declared = context.subject.case.declared
-        self.floor = 0.0 if declared is None else declared.floor
+    def __init__(self, perfect: Perfect, floor: float, limit: float) -> None:
+        self.perfect, self.floor, self.limit = perfect, floor, limit
         self.untrained = perfect.losing(perfect.output)
         literal, *others = perfect.answers
         # The truth itself may be refused only if it isn't the output in any other words either.
         self.tried = [(literal, perfect.loss(literal) if not others else self.loss(literal))]
         self.tried += [(answer, self.loss(answer)) for answer in others]
         self.answer, self.truth = min(self.tried, key=lambda one: _or_infinite(one[1]["total"]))
-        self.place = where(context.subject.case.loss)
+        self.seen = {"truth": self.truth, "untrained": self.untrained}
 
     def loss(self, answer: Any) -> dict[str, float]:
         """The total and each term with another answer; NaN where the loss refuses it."""
@@ -94,66 +133,73 @@ class Judgement:
         ]
         return any(self.above(values, "total") <= NEAR for values in tried)
 
-    def of_others(self) -> bool:
-        """Whether the answer for other samples gives the floor: then say so."""
+    def of_others(self) -> list[Verdict]:
+        """Whether the answer for other samples gives the floor."""
         for answer, values in self.tried:
             for named in changes_of(self.perfect, answer):
                 other = self.loss(changed(answer, named.change))
                 far = self.above(values, "total") > FAR
                 if far and named.kind == "order" and abs(self.above(other, "total")) <= NEAR:
                     self.truth = values
-                    self.problem_high("total", f"{other['total']:.3g} for the truth {named.name}")
-                    return True
-        return False
+                    text = f"{other['total']:.3g} for the truth {named.name}"
+                    return [self.high("total", named.name, text)]
+        return []
 
-    def judge(self) -> None:
-        """Say what is wrong."""
-        total, limit = self.above(self.truth, "total"), self.context.limit("max_share")
-        self.context.measure(
-            truth=self.truth["total"], untrained=self.untrained["total"], share=total
-        )
+    def verdicts(self) -> list[Verdict]:
+        """What is wrong.
+
+        Raises:
+            Unreachable: nothing can be judged.
+        """
+        total = self.above(self.truth, "total")
         if not math.isfinite(total):
-            self.context.say("not judged: the loss of the truth is not finite, see G010")
-            return
+            raise Unreachable("the loss of the truth is not finite, see G010")
         high = [
             name
             for name in self.truth
             if all(self.above(values, name) > FAR for _, values in self.tried)
         ]
         found = self.asked_for(high)
-        for name, what in found.items():
-            self.problem_high(name, what)
         if found:
-            return
-        if self.perfect.given and total > limit:
-            self.strictly()
-        elif self.perfect.broadcasts and self.indifferent() and total > FAR:
-            self.problem_high(
-                "total", "the labels of other samples give the same: they broadcast, or don't enter"
-            )
-        else:
-            self.compare()
+            return found
+        if self.perfect.given and total > self.limit:
+            return self.strictly()
+        if self.perfect.broadcasts and self.indifferent() and total > FAR:
+            text = "the labels of other samples give the same: they broadcast, or don't enter"
+            return [self.high("total", "others", text)]
+        return self.compare()
 
-    def asked_for(self, names: list[str]) -> dict[str, str]:
+    def asked_for(self, names: list[str]) -> list[Verdict]:
         """For each of these values the change of the truth that brings it to its floor."""
         perfect, explained = self.perfect, set()
-        found: dict[str, str] = {}
-        if not names:
-            return {}
-        for answer in perfect.answers:
+        found: dict[str, Verdict] = {}
+        for answer in perfect.answers if names else ():
             for named in changes_of(perfect, answer):
-                values = self.loss(changed(answer, named.change))
+                other = changed(answer, named.change)
+                values = self.loss(other)
                 for name in names:
-                    if abs(self.above(values, name)) <= NEAR:
-                        if self.counts(named):
-                            found.setdefault(name, f"{values[name]:.3g} for the truth {named.name}")
-                        else:
-                            explained.add(name)
+                    if name in found or abs(self.above(values, name)) > NEAR:
+                        continue
+                    if not self.counts(named):
+                        explained.add(name)
+                    elif self.alone(other, name):
+                        text = f"{values[name]:.3g} for the truth {named.name}"
+                        found[name] = self.high(name, named.name, text)
         for name in names:
             if name not in found and name not in explained and self.scales():
                 what = self.scaled(name)
-                found.update({name: what} if what else {})
-        return {name: what for name, what in found.items() if name not in explained}
+                found.update({name: self.high(name, "scaled", what)} if what else {})
+        return [verdict for name, verdict in found.items() if name not in explained]
+
+    def alone(self, answer: Any, name: str) -> bool:
+        """Whether a value rises beside an answer: a penalty of a part of it does not."""
+        if self.perfect.class_at is not None:
+            return True
+        beside = [
+            self.loss(changed(answer, lambda t, s=side: t + s * t.std(correction=0)))  # type: ignore[misc]  # binds the loop's value
+            for side in (-1, 1)
+        ]
+        return all(abs(self.above(values, name)) > NEAR for values in beside)
 
     def counts(self, named: Named) -> bool:
         """Whether a loss that asks for this change is wrong, or may be meant so."""
@@ -184,32 +230,34 @@ class Judgement:
         rolled = self.loss(changed(self.answer, lambda t: t.roll(1, 0)))["total"]
         return math.isclose(rolled, self.truth["total"], rel_tol=1e-4)
 
-    def strictly(self) -> None:
-        """A declared oracle with a high loss."""
+    def strictly(self) -> list[Verdict]:
+        """A declared oracle with a high loss.
+
+        Raises:
+            Unreachable: the loss has a floor of its own.
+        """
         if self.perfect.losing.beside(self.answer):
-            self.context.say(
-                "not judged: the loss depends on the weights beside the output; its floor is open"
+            raise Unreachable(
+                "the loss depends on the weights beside the output; its floor is open"
             )
-            return
         high = [
             f"{name} {self.truth[name]:.3g}"
             for name in self.truth
-            if name != "total" and self.above(self.truth, name) > self.context.limit("max_share")
+            if name != "total" and self.above(self.truth, name) > self.limit
         ]
         terms = f"; high are {', '.join(high)}" if high else ""
-        self.problem_high("total", f"no change of it that was tried has the floor{terms}")
+        return [self.high("total", "strict", f"no change of it that was tried has it{terms}")]
 
-    def problem_high(self, name: str, what: str) -> None:
+    def high(self, name: str, key: str, what: str) -> Verdict:
         """The loss of the truth is high."""
         shown = "the loss" if name == "total" else name
         floor = self.floor if name == "total" else 0.0
-        self.context.problem(
-            f"{shown} is {self.truth[name]:.3g} with {self.called()} in place of the model's "
-            f"output (untrained {self.untrained[name]:.3g}, floor {floor:g}, limit "
-            f"{self.context.limit('max_share'):g} of the untrained above it), {what}",
+        return Verdict(
+            key=(name, key),
             sign="truth-loss-high",
-            place=self.place,
-            next_step=NEXT,
+            text=f"{shown} is {self.truth[name]:.3g} with {self.called()} in place of the model's "
+            f"output (untrained {self.untrained[name]:.3g}, limit {self.limit:g} of that above the "
+            f"floor {floor:g}); {what}",
         )
 
     def called(self) -> str:
@@ -218,12 +266,11 @@ class Judgement:
             return "Case.oracle"
         return "the truth" if self.perfect.class_at is None else "confident right classes"
 
-    def compare(self) -> None:
+    def compare(self) -> list[Verdict]:
         """Whether another answer is better than the truth."""
         perfect, classes = self.perfect, self.perfect.class_at is not None
         if not (perfect.given or perfect.sure or classes):
-            self.context.say("not compared with other answers: Case.predict isn't the output")
-            return
+            return []
         # Of classes the least confident answer: one that is wrong costs least.
         answer, values = self.tried[min(len(CONFIDENT), len(self.tried)) - 1 if classes else 0]
         truth = values["total"]
@@ -240,7 +287,7 @@ class Judgement:
         others = {name: value for name, value in others.items() if math.isfinite(value)}
         best = min(others, key=lambda name: others[name])
         span = max([truth, *others.values()]) - others[best]
-        self.context.measure(others=others)
+        self.seen["others"] = others
         if classes:
             # A confident class that is wrong costs more than none: all the others have to tell.
             wrong = all(truth - value > CLEAR * span for value in others.values())
@@ -248,17 +295,19 @@ class Judgement:
         else:
             wrong = truth - others[best] > CLEAR * span and not self.explained()
         if not wrong or perfect.losing.beside(answer):
-            return
+            return []
         sign = all(truth > value for value in others.values())
-        self.context.problem(
-            f"the loss is {truth:.3g} with {self.called()} in place of the model's output, and "
-            f"{others[best]:.3g}, lower, with {best}"
-            + (", as with every other answer that was tried: the sign is wrong" if sign else "")
-            + " (limit: nothing is better than the truth)",
-            sign="better-than-truth",
-            place=self.place,
-            next_step="remove the minus, or what maximises" if sign else NEXT,
-        )
+        return [
+            Verdict(
+                key=("better",),
+                sign="better-than-truth",
+                text=f"the loss is {truth:.3g} with {self.called()} in place of the model's "
+                f"output, and {others[best]:.3g}, lower, with {best}"
+                + (", as with every other answer that was tried: the sign is wrong" if sign else "")
+                + " (limit: nothing is better than the truth)",
+                next_step="remove the minus, or what maximises" if sign else NEXT,
+            )
+        ]
 
     def explained(self) -> bool:
         """Whether the truth in other words or in another scale has the floor."""
