@@ -27,6 +27,7 @@ class Perfect:
         losing: the loss of an output.
         output: what the untrained network gives; the answer lies at `slot` in it.
         answers: the same answer in several words, numbers of the output's shape.
+        truth: what the answers say, where it isn't Case.oracle.
         given: by Case.oracle. sure: the output itself is what the truth should be like.
         declared: truth and prediction are declared, not derived.
         class_at: axis of the classes, where the answer chooses among them.
@@ -38,6 +39,7 @@ class Perfect:
     output: Any
     slot: Tensor | None
     answers: list[Any]
+    truth: Tensor | None = None
     given: bool = False
     sure: bool = False
     declared: bool = False
@@ -73,7 +75,14 @@ def perfect_answer(
         losing = Losing.of(subject, model, batch, lambda output: True)
         oracle, output = case.oracle(batch), losing.path.outputs[0]
         _require_alike(case, oracle, output)
-        return Perfect(losing=losing, output=output, slot=None, answers=[oracle], given=True)
+        return Perfect(
+            losing=losing,
+            output=output,
+            slot=None,
+            answers=[oracle],
+            truth=_truth(case, batch),
+            given=True,
+        )
     truth_of = truth_of or case.truth
     if truth_of is None:
         raise Unreachable("neither Case.oracle nor Case.truth says what the output should be")
@@ -101,12 +110,17 @@ def perfect_answer(
         output=output,
         slot=slot,
         answers=as_output(truth, slot),
+        truth=truth,
         sure=bool(same),
         declared=not isinstance(getattr(truth_of, "__self__", None), Lent),
         class_at=None if whole or spread else class_axis(truth, slot),
         input_too=_is_input(truth, batch),
         broadcasts=list(truth.shape) != list(slot.shape) and spread,
     )
+
+
+def _truth(case: Case, batch: Batch) -> Tensor | None:
+    return None if case.truth is None else case.truth(batch)
 
 
 def _require_alike(case: Case, oracle: Any, output: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 TOOLKIT = Path(__file__).resolve().parent
 STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
 OVERRIDES = ("torch/overrides.py", "torch/_tensor.py")  # they stand between a call and its watcher
+WATCHERS = ("ris_diag/places.py", "ris_diag/operations.py", "ris_diag/followed.py")
 LIBRARIES = {"site-packages", "dist-packages"}  # also those of the user and of other environments
 
 
@@ -63,7 +64,7 @@ def made_by_toolkit() -> bool:
     frame = inspect.currentframe()
     while frame is not None:
         path = frame.f_code.co_filename
-        if not path.endswith((*OVERRIDES, "ris_diag/places.py", "ris_diag/operations.py")):
+        if not path.endswith((*OVERRIDES, *WATCHERS)):
             return Path(path).is_relative_to(TOOLKIT)
         frame = frame.f_back
     return False

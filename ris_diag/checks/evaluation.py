@@ -254,9 +254,7 @@ def _asks_for_mode(module: nn.Module) -> bool:
     ),
 )
 def metric_leaves_model(context: Context) -> None:
-    subject, metric = context.subject, context.subject.case.metric
-    if metric is None:
-        return
+    subject = context.subject
     batch = subject.batch("validation", SIZE)
     model = nudged_model(subject)
     modes = {name: module.training for name, module in model.named_modules()}
@@ -265,8 +263,8 @@ def metric_leaves_model(context: Context) -> None:
     for evaluating in (True, False):
         for name, module in model.named_modules():
             module.training = modes[name] and not evaluating
-        with _compared(model) as found, subject.seeded("metric"):
-            metric(model, batch)
+        with _compared(model) as found:
+            metric_of(context, model, batch)
         changed.append(found)
     both = {
         name: what

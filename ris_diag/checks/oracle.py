@@ -10,6 +10,7 @@ from torch import Tensor
 from ris_diag.answers import CONFIDENT, Named, changes, fitted
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context
+from ris_diag.followed import Followed
 from ris_diag.oracle import SIZE, Unreachable, changed, numbers_in
 from ris_diag.perfect import Perfect, perfect_answers
 from ris_diag.places import where
@@ -58,7 +59,7 @@ def truth_gives_the_floor(context: Context) -> None:
             context.problem(
                 verdict.text,
                 sign=verdict.sign,
-                place=where(context.subject.case.loss),
+                place=verdict.place or where(context.subject.case.loss),
                 next_step=verdict.next_step,
             )
 
@@ -88,11 +89,16 @@ def _verdicts(
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Something that is wrong; on another batch it has the same key."""
+    """Something that is wrong; on another batch it has the same key.
+
+    Attributes:
+        place: file:line where output and truth meet, "" where that isn't seen.
+    """
 
     key: tuple[str, ...]
     sign: str
     text: str
+    place: str
     next_step: str = NEXT
 
 
@@ -255,10 +261,19 @@ class Judgement:
         return Verdict(
             key=(name, key),
             sign="truth-loss-high",
+            place=self.place(name, changed_before=key != "others"),
             text=f"{shown} is {self.truth[name]:.3g} with {self.called()} in place of the model's "
             f"output (untrained {self.untrained[name]:.3g}, limit {self.limit:g} of that above the "
             f"floor {floor:g}); {what}",
         )
+
+    def place(self, name: str = "total", *, changed_before: bool) -> str:
+        """Where the output meets the truth, or where one of them was changed before."""
+        followed = Followed()
+        with followed:
+            named, _ = self.perfect.losing.tensors(self.perfect.output)
+        meeting, change = followed.meeting(named[name], self.perfect.truth)
+        return change if changed_before and change else meeting
 
     def called(self) -> str:
         """Name of the answer."""
@@ -291,7 +306,7 @@ class Judgement:
         if classes:
             # A confident class that is wrong costs more than none: all the others have to tell.
             wrong = all(truth - value > CLEAR * span for value in others.values())
-            wrong &= others["zero"] - others[best] > NEAR * span
+            wrong &= others.get("zero", math.nan) - others[best] > NEAR * span
         else:
             wrong = truth - others[best] > CLEAR * span and not self.explained()
         if not wrong or perfect.losing.beside(answer):
@@ -300,7 +315,8 @@ class Judgement:
         return [
             Verdict(
                 key=("better",),
-                sign="better-than-truth",
+                sign="better-than-truth" if sign else "truth-loss-high",
+                place=self.place(changed_before=not sign),
                 text=f"the loss is {truth:.3g} with {self.called()} in place of the model's "
                 f"output, and {others[best]:.3g}, lower, with {best}"
                 + (", as with every other answer that was tried: the sign is wrong" if sign else "")

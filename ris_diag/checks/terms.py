@@ -12,6 +12,7 @@ from ris_diag.answers import CONFIDENT
 from ris_diag.case import Losses, Progress
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context, Subject
+from ris_diag.followed import Followed
 from ris_diag.graph import leaves
 from ris_diag.measure import LITMUS_EPOCHS, effective_weights, listed, shake
 from ris_diag.oracle import SIZE, Losing, Unreachable, changed, numbers_in
@@ -68,7 +69,6 @@ def total_is_its_terms(context: Context) -> None:
     if not first[0].terms:
         context.say("not judged: the loss shows no terms")
         return
-    place = where(subject.case.loss)
     still = [name for name in first[0].terms if _constant([t for pair in seen for t in pair], name)]
     context.measure(constant=still)
     if still:
@@ -77,10 +77,10 @@ def total_is_its_terms(context: Context) -> None:
             f"{len(still)} of {len(first[0].terms)} terms have one value whatever the weights, and "
             f"no gradient ({values}; limit 0)",
             sign="constant-term",
-            place=place,
+            place=_maker(subject, still[0]),
             next_step=f"compute {listed(still)} from the network's output",
         )
-    _offset(context, first, place)
+    _offset(context, first)
 
 
 def _constant(seen: list[Losses], name: str) -> bool:
@@ -92,7 +92,7 @@ def _constant(seen: list[Losses], name: str) -> bool:
     return len(values) == 1 and values != {0.0}
 
 
-def _offset(context: Context, seen: list[Losses], place: str) -> None:
+def _offset(context: Context, seen: list[Losses]) -> None:
     slopes = [effective_weights(losses) for losses in seen]
     known = [name for name in seen[0].terms if slopes[0].get(name) is not None]
     if not known:
@@ -131,9 +131,18 @@ def _offset(context: Context, seen: list[Losses], place: str) -> None:
         f"with all weights of its terms at 0 the total would be {text} (limit {limit:g} of the "
         "total)",
         sign="total-has-an-offset",
-        place=place,
+        place=_maker(context.subject),
         next_step="add nothing to the total but weight times term, each with its gradient",
     )
+
+
+def _maker(subject: Subject, term: str | None = None) -> str:
+    """Where the total, or a term, is made."""
+    model, batch, followed = subject.model().train(), subject.batch("train", SIZE), Followed()
+    with followed:
+        losses = subject.loss(model, batch, Progress(epoch=1, epochs=LITMUS_EPOCHS))
+    value = losses.total if term is None else losses.terms[term]
+    return followed.maker(value) or where(subject.case.loss)
 
 
 def _follows(seen: list[Losses], name: str, rests: list[float]) -> bool:
@@ -177,6 +186,7 @@ def terms_are_finite(context: Context) -> None:
         context.say(f"not judged: {reason}")
         return
     found: dict[str, list[str]] = {}
+    place = ""
     for probe in [
         Probe("an ordinary output", losing, losing.path.outputs),
         *_probes(subject, losing, model),
@@ -187,13 +197,14 @@ def terms_are_finite(context: Context) -> None:
             context.say(f"{probe.name}: not judged: {reason}")
         else:
             found.update({probe.name: off} if off else {})
+            place = place or (_place(probe, off[0]) if off else "")
     context.measure(not_finite=found)
     if len(found) > context.limit("max_not_finite"):
         context.problem(
             "not finite: "
             + "; ".join(f"with {name} {', '.join(what)}" for name, what in found.items())
             + " (limit 0)",
-            place=where(subject.case.loss),
+            place=place or where(subject.case.loss),
             next_step="keep roots, logarithms and quotients away from 0: add inside of the root, "
             "or use torch.where on its input",
         )
@@ -226,6 +237,14 @@ def _not_finite(probe: Probe) -> list[str]:
             if any(s is not None and not bool(s.isfinite().all()) for s in slopes):
                 off.append(f"the gradient of {term}")
     return off[1:] if len(off) > 1 and "total" in off[0] else off  # a term says more
+
+
+def _place(probe: Probe, what: str) -> str:
+    """Where a value or its slope stops to be finite."""
+    followed = Followed()
+    with followed:
+        named, _ = probe.losing.tensors(*probe.outputs)
+    return followed.breaking(next(v for name, v in named.items() if name in what))
 
 
 def _probes(subject: Subject, losing: Losing, model: nn.Module) -> Iterator[Probe]:

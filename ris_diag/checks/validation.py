@@ -133,7 +133,7 @@ def validation_leaves_weights(context: Context) -> None:
         for number in passes
         if number + 1 < len(trace.backward)
         and number + 1 not in passes
-        and bool((trace.backward[number + 1].before > 0).any())
+        and _left(trace, number + 1)
         and not any(step.backward == number + 1 for step in trace.steps)
     ]
     context.measure(passes=len(passes), steps=len(steps), left=len(left))
@@ -152,6 +152,13 @@ def validation_leaves_weights(context: Context) -> None:
             next_step="keep backward() and step() out of the validation; look at which loader the "
             "loop goes through",
         )
+
+
+def _left(trace: Trace, number: int) -> bool:
+    """Whether a backward pass finds gradients in parameters that an optimiser holds."""
+    before = trace.backward[number].before
+    held = {n for step in trace.steps for n in step.numbers if n < len(before)}
+    return bool((before[sorted(held)] > 0).any())
 
 
 def _on_validation(trace: Trace) -> set[int]:

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -21,7 +20,8 @@ Metric = Callable[[nn.Module, Any], Any]
 
 def error(model: nn.Module, batch: Any) -> Tensor:
     """Mean absolute error."""
-    return (model(batch[0]) - batch[1]).abs().mean()
+    value: Tensor = (model(batch[0]) - batch[1]).abs().mean()
+    return value
 
 
 def wrong(model: nn.Module, batch: Any) -> float:
@@ -50,7 +50,7 @@ def pictured(metric: Metric = wrong) -> Case:
     )
 
 
-STALE = {"cause": "metric-of-other-weights", "source": HISTORY}
+STALE: dict[str, Any] = {"cause": "metric-of-other-weights", "source": HISTORY}
 
 
 @fault(
@@ -99,7 +99,7 @@ def metric_that_keeps_its_sum() -> Case:
     return measured(metric)
 
 
-ORDER = {"cause": "metric-depends-on-order", "source": HISTORY}
+ORDER: dict[str, Any] = {"cause": "metric-depends-on-order", "source": HISTORY}
 
 
 @fault("L052", says="of the same 7 samples", healthy=measured, **ORDER)
@@ -116,9 +116,9 @@ def metric_without_the_last_sample() -> Case:
 def metric_with_weights_by_position() -> Case:
     def metric(model: nn.Module, batch: Any) -> Tensor:
         errors = (model(batch[0]) - batch[1]).abs()[:, 0]
-        return (
-            errors @ torch.arange(1.0, len(errors) + 1) / len(errors)
-        )  # planted: metric_with_weights_by_position
+        weights = torch.arange(1.0, len(errors) + 1)  # planted: metric_with_weights_by_position
+        value: Tensor = errors @ weights / weights.sum()
+        return value
 
     return measured(metric)
 
@@ -136,7 +136,7 @@ def metric_in_train_mode() -> Case:
     return pictured(metric)
 
 
-CHANGES = {"cause": "metric-changes-model", "source": HISTORY}
+CHANGES: dict[str, Any] = {"cause": "metric-changes-model", "source": HISTORY}
 
 
 @fault("L054", says="weights", healthy=measured, **CHANGES)
@@ -170,7 +170,7 @@ def metric_that_freezes() -> Case:
     return measured(metric)
 
 
-KNOWN = {"cause": "metric-wrong-for-known-error", "source": HISTORY}
+KNOWN: dict[str, Any] = {"cause": "metric-wrong-for-known-error", "source": HISTORY}
 
 
 @fault("L055", says="higher is better here: give 1 - accuracy", healthy=counted, **KNOWN)
@@ -182,9 +182,8 @@ def accuracy_as_a_metric() -> Case:
 def explained_variance_as_a_metric() -> Case:
     def metric(model: nn.Module, batch: Any) -> Tensor:
         x, y = batch
-        return (
-            1 - (model(x) - y).square().sum() / (y - y.mean()).square().sum()
-        )  # planted: explained_variance_as_a_metric
+        share: Tensor = (model(x) - y).square().sum() / (y - y.mean()).square().sum()
+        return 1 - share  # planted: explained_variance_as_a_metric
 
     return measured(metric)
 
@@ -202,7 +201,8 @@ def metric_in_another_unit() -> Case:
 def metric_of_the_labels_alone() -> Case:
     def metric(model: nn.Module, batch: Any) -> Tensor:
         model(batch[0])
-        return batch[1].abs().mean()  # planted: metric_of_the_labels_alone
+        value: Tensor = batch[1].abs().mean()  # planted: metric_of_the_labels_alone
+        return value
 
     return measured(metric)
 
@@ -210,55 +210,68 @@ def metric_of_the_labels_alone() -> Case:
 # ---- the validation of the loop
 
 
-def looped(
-    of: Callable[[nn.Module], nn.Module] = lambda model: model,
-    spoil: Callable[[nn.Module, Plan, Any], Any] = lambda model, plan, optimizer: None,
-) -> Case:
-    def fit(model: nn.Module, plan: Plan) -> list[Epoch]:
-        optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-        judged = of(model)
-        history = []
-        for epoch in range(1, plan.epochs + 1):
-            model.train()
-            losses = []
-            for x, y in plan.train:
-                loss = F.mse_loss(model(x), y)
-                plan.on_step(epoch, loss)
-                optimizer.zero_grad()
-                torch.autograd.backward(loss)
-                optimizer.step()
-                losses.append(loss.item())
-            spoil(model, plan, optimizer)
-            value = validated(judged, plan.validation, F.mse_loss)
-            history.append(Epoch(train=fmean(losses), validation=value))
-        return history
+def trained(
+    model: nn.Module,
+    plan: Plan,
+    judged: nn.Module,
+    behind: Callable[[Any], Any] = lambda optimizer: None,
+) -> list[Epoch]:
+    """Trains one network and validates another, which should be the same."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    history = []
+    for epoch in range(1, plan.epochs + 1):
+        model.train()
+        losses = []
+        for x, y in plan.train:
+            loss = F.mse_loss(model(x), y)
+            plan.on_step(epoch, loss)
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            optimizer.step()
+            losses.append(loss.item())
+        behind(optimizer)
+        value = validated(judged, plan.validation, F.mse_loss)
+        history.append(Epoch(train=fmean(losses), validation=value))
+    return history
 
+
+def looped(
+    fit: Callable[[nn.Module, Plan], list[Epoch]] = lambda model, plan: trained(model, plan, model),
+) -> Case:
     return of_numbers(fit=fit)
 
 
 @fault("L056", says="the loss of the weights before the training", healthy=looped, **STALE)
 def validates_a_copy() -> Case:
-    return looped(of=copy.deepcopy)  # planted: validates_a_copy
+    def fit(model: nn.Module, plan: Plan) -> list[Epoch]:
+        return trained(model, plan, copy.deepcopy(model))  # planted: validates_a_copy
+
+    return looped(fit)
 
 
 @fault("L056", says="the validation is", healthy=looped, **STALE)
 def validates_another_network() -> Case:
-    other = mlp(8, 32, 1)
-    return looped(of=lambda model: other)  # planted: validates_another_network
+    def fit(model: nn.Module, plan: Plan) -> list[Epoch]:
+        return trained(model, plan, mlp(8, 32, 1))  # planted: validates_another_network
+
+    return looped(fit)
 
 
-LEARNS = {"cause": "trains-on-validation", "source": HISTORY}
+LEARNS: dict[str, Any] = {"cause": "trains-on-validation", "source": HISTORY}
 
 
 @fault("L057", says="optimiser steps are taken on validation batches", healthy=looped, **LEARNS)
 def steps_on_validation() -> Case:
-    def spoil(model: nn.Module, plan: Plan, optimizer: Any) -> None:
-        for x, y in plan.validation:
-            optimizer.zero_grad()
-            torch.autograd.backward(F.mse_loss(model(x), y))
-            optimizer.step()  # planted: steps_on_validation
+    def fit(model: nn.Module, plan: Plan) -> list[Epoch]:
+        def behind(optimizer: Any) -> None:
+            for x, y in plan.validation:
+                optimizer.zero_grad()
+                torch.autograd.backward(F.mse_loss(model(x), y))
+                optimizer.step()  # planted: steps_on_validation
 
-    return looped(spoil=spoil)
+        return trained(model, plan, model, behind)
+
+    return looped(fit)
 
 
 @fault("L057", says="leave gradients to the next step", healthy=looped, **LEARNS)
@@ -279,4 +292,4 @@ def accumulates_on_validation() -> Case:
             history.append(Epoch(train=float(loss.detach())))
         return history
 
-    return replace(looped(), fit=fit)
+    return looped(fit)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from ris_diag import Case, Declared, Losses, Progress
 from tests.faults.catalogue import loss_with
+from tests.faults.healthy import small
 from tests.faults.registry import fault
 from tests.faults.zoo_parts import (
     adam,
@@ -29,24 +30,28 @@ HISTORY = "the history behind the project (docs/design.md)"
 
 def of_numbers(criterion: Callable[[Any, Any], Any] = F.mse_loss, **parts: Any) -> Case:
     """A network from 8 numbers to one."""
-    return supervised(
+    case = supervised(
         "numbers",
         lambda: mlp(8, 32, 1),
         regression,
         criterion,
-        **{"optimizer": adam(1e-2), "truth": lambda batch: batch[1], **parts},
+        optimizer=adam(1e-2),
+        truth=lambda batch: batch[1],
     )
+    return replace(case, **parts)
 
 
 def of_classes(criterion: Callable[[Any, Any], Any] = F.cross_entropy, **parts: Any) -> Case:
     """A network that tells four classes apart."""
-    return supervised(
+    case = supervised(
         "classes",
         lambda: mlp(8, 32, 4),
         classes,
         criterion,
-        **{"optimizer": adam(1e-2), "truth": lambda batch: batch[1], **parts},
+        optimizer=adam(1e-2),
+        truth=lambda batch: batch[1],
     )
+    return replace(case, **parts)
 
 
 def channels(split: str, seed: int, size: int) -> tuple[Tensor, Tensor]:
@@ -74,16 +79,18 @@ def energy(estimate: Tensor, truth: Tensor) -> Tensor:
 
 
 def of_matrices(criterion: Callable[[Any, Any], Any] = energy, **parts: Any) -> Case:
-    return supervised(
+    case = supervised(
         "matrices",
         Outer,
         channels,
         criterion,
-        **{"optimizer": adam(1e-2), "truth": lambda batch: batch[1], **parts},
+        optimizer=adam(1e-2),
+        truth=lambda batch: batch[1],
     )
+    return replace(case, **parts)
 
 
-HIGH = {"cause": "target-changed-in-loss", "source": HISTORY}
+HIGH: dict[str, Any] = {"cause": "target-changed-in-loss", "source": HISTORY}
 
 
 @fault("G008", says="0 for the truth conjugated", healthy=of_matrices, **HIGH)
@@ -190,6 +197,7 @@ def softmax_twice() -> Case:
 
 @fault(
     "G008",
+    "G007",
     says="the labels of other samples give the same",
     cause="broadcast-in-loss",
     healthy=of_numbers,
@@ -268,7 +276,7 @@ def term_of_the_labels_alone() -> Case:
     )
 
 
-FINITE = {"cause": "gradient-not-finite", "source": TAMBON}
+FINITE: dict[str, Any] = {"cause": "gradient-not-finite", "source": TAMBON}
 
 
 @fault("G010", says="with the exact truth the gradient of total", healthy=of_numbers, **FINITE)
@@ -310,14 +318,13 @@ def root_of_the_output() -> Case:
 def eigenvectors_of_equal_eigenvalues() -> Case:
     def loss(R: Tensor, R_true: Tensor) -> Tensor:
         vectors = torch.linalg.eigh(R)[1]
-        return (
-            energy(R, R_true) + (vectors[..., -1].abs() ** 4).mean()
-        )  # planted: eigenvectors_of_equal_eigenvalues
+        largest: Tensor = vectors[..., -1]  # planted: eigenvectors_of_equal_eigenvalues
+        return energy(R, R_true) + (largest.abs() ** 4).mean()
 
     return of_matrices(loss)
 
 
-@fault("G010", says="the gradient of term cov", **FINITE)
+@fault("G010", says="the gradient of term cov", healthy=small, **FINITE)
 def root_in_a_term_of_the_reference() -> Case:
     return loss_with(
         lambda value: value._replace(
