@@ -85,6 +85,7 @@ class Reference:
             paths={"plain": self.fit, "curriculum": self.fit_curriculum},
             predict=predict,
             truth=lambda batch: batch.R_true,
+            metric=mean_nmse,
             distance=nmse,
             exempt={
                 "D018": "scenes are simulated when they are asked for, none is stored",
@@ -123,6 +124,11 @@ def predict(model: nn.Module, batch: Scenes) -> Tensor:
     """R_pred: complex [B, N, N]."""
     R_pred: Tensor = model(batch.X)
     return R_pred
+
+
+def mean_nmse(model: nn.Module, batch: Scenes) -> float:
+    """Mean NMSE(R_pred) over a batch."""
+    return float(nmse(predict(model, batch), batch.R_true).mean())
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ import logging
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from io import StringIO
 from typing import Any
 
@@ -35,6 +35,8 @@ class Fitted:
 
     Attributes:
         roots: the modules that were trained: the case's model, or those that a script called.
+        before, after: the model's numbers in front of the training and behind it, by name; none of
+            a script.
         ties, alike: of the model at the end, see `ties` and `alike`.
         steps: (epoch, losses) of every training step, detached.
         planned: optimiser steps that the plan asks for.
@@ -43,6 +45,8 @@ class Fitted:
 
     roots: list[nn.Module]
     trace: Trace
+    before: Mapping[str, Tensor] = field(default_factory=dict)
+    after: Mapping[str, Tensor] = field(default_factory=dict)
     ties: set[frozenset[str]]
     alike: set[str]
     steps: list["Step"]
@@ -73,6 +77,12 @@ def ties(model: nn.Module) -> set[frozenset[str]]:
     for name, parameter in model.named_parameters(remove_duplicate=False):
         by_tensor.setdefault(id(parameter), set()).add(name)
     return {frozenset(names) for names in by_tensor.values() if len(names) > 1}
+
+
+def numbers_of(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of a model's parameters and buffers."""
+    held = [*model.named_parameters(), *model.named_buffers()]
+    return {name: value.detach().clone() for name, value in held}
 
 
 def alike(model: nn.Module) -> set[str]:
@@ -140,6 +150,7 @@ def run_fit(
         )
 
     watched = replace(plan, on_step=on_step)
+    before = numbers_of(model)
     epochs: list[Epoch] = []
     with captured_output() as (log, printed), observe(model, stop_after=stop_after) as trace:
         served = replace(
@@ -151,6 +162,8 @@ def run_fit(
     return Fitted(
         roots=[model],
         trace=trace,
+        before=before,
+        after=numbers_of(model),
         ties=ties(model),
         alike=alike(model),
         steps=steps,
@@ -336,6 +349,14 @@ def nudged_model(subject: Subject) -> nn.Module:
         for parameter in model.parameters():
             parameter.add_(NUDGE * torch.randn_like(parameter))
     return model
+
+
+def shake(model: nn.Module, size: float) -> None:
+    """Noise on every weight, `size` times the spread of its tensor, in place."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            spread = parameter.std(correction=0) + 0.1
+            parameter.add_(size * spread * torch.randn_like(parameter))
 
 
 def gradient_norms(model: nn.Module, loss: Tensor) -> dict[str, float]:

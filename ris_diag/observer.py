@@ -1,7 +1,6 @@
 """Watches a running training through PyTorch's own hooks; nothing stays behind."""
 
 import sys
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -23,12 +22,11 @@ from torch.optim.optimizer import (
 )
 
 from ris_diag.graph import leaves, nodes, tensors_in
+from ris_diag.norms import hash_of, norm_of, product, stacked, transformed
 from ris_diag.operations import Operations
 from ris_diag.places import calling_place
 from ris_diag.trace import Backward, Call, Step, Trace, Usage
 from ris_diag.undone import Undone
-
-HASHED_ENTRIES = 1024
 
 
 class TrainingStopped(BaseException):
@@ -46,9 +44,12 @@ class Served:
         try:
             for batch in self.batches:
                 self.trace.phase = self.phase
+                hashes = frozenset(map(hash_of, tensors_in(batch)))
                 if self.phase == "train":
                     self.trace.batches += 1
-                    self.trace.served.append(frozenset(map(hash_of, tensors_in(batch))))
+                    self.trace.served.append(hashes)
+                else:
+                    self.trace.validated.append(hashes)
                 yield batch
         finally:
             self.trace.phase = before
@@ -155,7 +156,7 @@ class _Watch:
 
     def norms(self) -> Tensor:
         """Gradient norm of every parameter, float64 [P]; -1 where there is no gradient."""
-        return _stacked([_norm(p.grad) for p in self.trace.parameters])
+        return stacked([norm_of(p.grad) for p in self.trace.parameters])
 
     def backward(self, original: Callable[..., None]) -> Callable[..., None]:
         """`torch.autograd.backward`, noted."""
@@ -196,6 +197,7 @@ class _Watch:
                         carried=carried,
                         inside_step=self._in_step,
                         batch=self.trace.batches,
+                        phase=self.trace.phase,
                         place=place,
                     )
                 )
@@ -279,8 +281,8 @@ class _Watch:
             self.trace.optimizers.append(optimizer)
         with torch.no_grad():
             copies = [p.detach().clone() for p in held]
-            gradients = _stacked([_norm(p.grad) for p in held])
-        self._before = (numbers, gradients, _stacked([_norm(p) for p in copies]), copies)
+            gradients = stacked([norm_of(p.grad) for p in held])
+        self._before = (numbers, gradients, stacked([norm_of(p) for p in copies]), copies)
         self._undone_now = self._undone.setdefault(optimizer, Undone()).share(held)
         self._in_step = True
 
@@ -300,8 +302,8 @@ class _Watch:
                 numbers=numbers,
                 gradients=gradients,
                 weights=weights,
-                moved=_stacked([_norm(update) for update in updates]),
-                expected=-sum(map(_product, held, updates)),
+                moved=stacked([norm_of(update) for update in updates]),
+                expected=-sum(map(product, held, updates)),
                 cleared=self._cleared[number],
                 backward=len(self.trace.backward),
                 place=calling_place(),
@@ -325,12 +327,12 @@ class _Watch:
                 self.add_module(module, "" if not self.trace.names else f"{type(module).__name__}.")
         self._depth += 1
         tensor = next((a for a in args if isinstance(a, Tensor)), None)
-        if self._hash is None and tensor is not None and not _transformed():
+        if self._hash is None and tensor is not None and not transformed():
             self._hash = hash_of(tensor)
         usage = self.trace.usage.setdefault(module, Usage())
         usage.calls += 1
         usage.modes.add((self.trace.phase, module.training, torch.is_grad_enabled()))
-        if isinstance(module, _BatchNorm) and tensor is not None and not _transformed():
+        if isinstance(module, _BatchNorm) and tensor is not None and not transformed():
             if usage.statistics is None and module.running_mean is not None:
                 usage.statistics = module.running_mean.clone()
             if module.training:
@@ -352,54 +354,10 @@ class _Watch:
                     training=module.training,
                     gradient=torch.is_grad_enabled(),
                     input_hash=self._hash,
+                    backward=len(self.trace.backward),
                 )
             )
 
 
 def _parameters(optimizer: Optimizer) -> list[Tensor]:
     return [p for group in optimizer.param_groups for p in group["params"]]
-
-
-def _product(parameter: Tensor, update: Tensor) -> float:
-    """<gradient, update>, real."""
-    gradient = parameter.grad
-    if gradient is None:
-        return 0.0
-    gradient = gradient.to_dense() if gradient.is_sparse else gradient
-    return float(
-        (gradient.conj() * update).real.sum()
-        if gradient.is_complex()
-        else (gradient * update).sum()
-    )
-
-
-def _norm(tensor: Tensor | None) -> Tensor | None:
-    if tensor is None:
-        return None
-    values = tensor.detach()
-    if values.is_sparse:
-        values = values.coalesce().values()
-    norm: Tensor = torch.linalg.vector_norm(values)
-    return norm.double()
-
-
-def _stacked(norms: list[Tensor | None]) -> Tensor:
-    """float64 [P] on the CPU; -1 for None."""
-    if not norms:
-        return torch.empty(0, dtype=torch.float64)
-    nothing = torch.tensor(-1.0, dtype=torch.float64)
-    device = next((n.device for n in norms if n is not None), nothing.device)
-    return torch.stack([(nothing if n is None else n).to(device) for n in norms]).cpu()
-
-
-def _transformed() -> bool:
-    """Whether a transform of `torch.func` runs: its tensors have no numbers to look at."""
-    return torch._C._are_functorch_transforms_active()
-
-
-def hash_of(tensor: Tensor) -> int:
-    """Of shape, dtype and up to 1024 entries: enough to tell batches apart."""
-    flat = tensor.detach().flatten()
-    entries = flat[:: max(1, flat.numel() // HASHED_ENTRIES)].cpu().contiguous()
-    content = entries.resolve_conj().view(torch.uint8).numpy().tobytes()
-    return zlib.crc32(content, zlib.crc32(repr((tensor.shape, tensor.dtype)).encode()))

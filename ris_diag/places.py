@@ -11,7 +11,7 @@ TOOLKIT = Path(__file__).resolve().parent
 STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
 OVERRIDES = ("torch/overrides.py", "torch/_tensor.py")  # they stand between a call and its watcher
 # What watches a call from inside of it; another file of the toolkit made the call itself.
-MODES = ("places.py", "operations.py", "anatomy.py")
+MODES = ("places.py", "operations.py", "anatomy.py", "followed.py")
 WATCHERS = (*MODES, "observer.py")
 # What `Case.from_xy` was given, by the method that stands for it.
 LENT = {

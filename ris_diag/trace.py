@@ -24,6 +24,7 @@ class Backward:
         inside_step: an optimiser's own closure called it.
         skipped: a GradScaler found it not finite and left the step out.
         batch: how many training batches had been served, this one's included.
+        phase: "train" or "validation" while such batches are gone through, else "".
         place: file:line of the user's code.
     """
 
@@ -35,6 +36,7 @@ class Backward:
     carried: bool
     inside_step: bool
     batch: int
+    phase: str
     place: str
     skipped: bool = False
 
@@ -79,6 +81,7 @@ class Call:
         training: the module's mode.
         gradient: whether gradients were being recorded.
         input_hash: of its first tensor; None if there was none.
+        backward: how many backward passes came before it.
     """
 
     module: nn.Module
@@ -86,6 +89,7 @@ class Call:
     training: bool
     gradient: bool
     input_hash: int | None
+    backward: int
 
 
 @dataclass
@@ -121,6 +125,7 @@ class Trace:
         phase: "train" or "validation" while such batches are gone through, else "".
         batches: training batches served so far.
         served: hashes of the tensors in each of them.
+        validated: the same of the validation batches.
         operations: cuts of the graph, device-less factories and syncs, where they were asked for.
         raised: what module calls and backward passes raised: "ValueError in a call of Linear".
     """
@@ -137,6 +142,7 @@ class Trace:
     phase: str = ""
     batches: int = 0
     served: list[frozenset[int]] = field(default_factory=list)
+    validated: list[frozenset[int]] = field(default_factory=list)
     raised: list[str] = field(default_factory=list)
     operations: Operations | None = None
 

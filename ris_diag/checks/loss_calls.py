@@ -263,7 +263,7 @@ def _shares_of_labels(called: Called, seen: Anatomy, context: Context) -> Misuse
     return Misuse(
         sign="loss-kind-odd",
         seen=f"the labels of {called.name} are shares that don't sum to 1 (off by up to "
-        f"{off:.3g}, limit {context.limit('max_off_one'):g}): several classes of one sample compete",
+        f"{off:.3g}, limit {context.limit('max_off_one'):g}): several classes of a sample compete",
         next_step="use binary_cross_entropy_with_logits for labels of which several may hold",
     )
 

@@ -3,7 +3,9 @@
 from tests.faults import (  # noqa: F401  # each enters its faults
     catalogue,
     covariance_faults,
+    evaluation_faults,
     mechanics,
+    oracle_faults,
     plant_data,
     plant_evaluation,
     plant_loop,

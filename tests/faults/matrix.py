@@ -177,7 +177,10 @@ def _show_faults(answers: list[Row | str]) -> list[str]:
 def _line(area: str, rows: list[Row]) -> str:
     shares = [statistics.fmean(getattr(row, name) for row in rows) for name in NUMBERS]
     middle = statistics.median(row.seconds for row in rows)
-    return f"{area:<16}{len(rows):>7}{shares[0]:>10.1%}{shares[1]:>8.1%}{shares[2]:>8.1%}{middle:>10.2f}"
+    columns = "".join(
+        f"{share:>{width}.1%}" for share, width in zip(shares, (10, 8, 8), strict=True)
+    )
+    return f"{area:<16}{len(rows):>7}{columns}{middle:>10.2f}"
 
 
 def _show_healthy(answers: list[tuple[str, float, list[str]]]) -> list[str]:

@@ -12,7 +12,7 @@ from tests.faults.healthy import small
 
 OPTIONAL = (
     *("model", "batch", "loss", "fit", "loader", "predict", "truth", "distance", "covariance"),
-    "declared",
+    *("declared", "metric"),
 )
 # What a check may need by another name to the part of the reference that gives it.
 GIVES = {"fit": {"loop", "run"}, "model": {"run"}, "batch": {"run"}, "predict": {"prediction"}}
@@ -58,6 +58,5 @@ def test_a_check_skips_without_a_part_it_needs(check: Check, part: str) -> None:
 def test_the_optional_parts_are_those_of_a_case() -> None:
     declarations = {"name", "paths", "expected_failures", "exempt", "thresholds", "restore"}
     doors = {"optimizer", "step", "scheduler", "main"}  # the reference has a loop
-    doors |= {"oracle", "stored"}  # and a truth, and keeps no scenes
-    doors |= {"metric", "baselines"}  # and covariances, which have their own
+    doors |= {"oracle", "stored", "baselines"}  # a truth, no files, covariances with their own
     assert {item.name for item in fields(ris_diag.Case)} - declarations - doors == set(OPTIONAL)

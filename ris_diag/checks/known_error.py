@@ -1,0 +1,135 @@
+"""The metric of answers whose error is known. B7."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ris_diag.answers import as_output, class_axis
+from ris_diag.check import Threshold, check
+from ris_diag.checks.evaluation import NEEDS, judged_by, metric_of
+from ris_diag.context import Context
+from ris_diag.measure import nudged_model
+from ris_diag.oracle import SIZE, Path, Unreachable, changed, follow, numbers_in
+from ris_diag.perfect import predicted_by, same_numbers
+
+ERRORS = (0.1, 0.3, 1.0)  # of the truth's spread, or of the samples that get a wrong class
+
+
+@check(
+    "L055",
+    "metric-knows-the-answer",
+    title="The metric is best for the truth and worse with a known error",
+    what="Puts the truth in the place of the model's output, then the truth with a known error: "
+    "noise of 0.1, 0.3 and 1 of its spread, or wrong classes for as many of the samples.",
+    why="A metric with the wrong sign keeps the worst model, and one that is blind to errors keeps "
+    "the first.",
+    sources=("B7",),
+    signs=("metric-wrong-for-known-error",),
+    needs=NEEDS,
+    thresholds=(
+        Threshold(
+            name="max_share",
+            value=0.05,
+            unit="of the span of all answers, by which another may be better",
+            why="a smoothed value has its best a little beside the truth",
+        ),
+    ),
+)
+def metric_knows_the_answer(context: Context) -> None:
+    try:
+        values = _values(context)
+    except Unreachable as reason:
+        context.say(f"not judged: {reason}")
+        return
+    context.measure(values=values)
+    if not all(map(math.isfinite, values.values())):
+        context.say("not judged: the metric is not finite for some of the answers")
+        return
+    truth, worst = values["truth"], values[f"error {ERRORS[-1]:g}"]
+    span = max(values.values()) - min(values.values())
+    shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+    if span <= 1e-9 * abs(truth):
+        context.problem(
+            f"the metric is blind: {shown} (limit: the truth is best)",
+            place=judged_by(context),
+            next_step="compute it from the model's output and this batch's labels",
+        )
+        return
+    limit = context.limit("max_share") * span
+    better = [name for name, value in values.items() if truth - value > limit]
+    if not better or (truth < worst and better != ["untrained"]):
+        return
+    sign = all(value < truth for name, value in values.items() if name != "truth")
+    context.problem(
+        f"the truth is not the best for the metric: {shown} (limit: nothing is better)",
+        place=judged_by(context),
+        next_step="higher is better here: give 1 - accuracy, or the negative value"
+        if sign
+        else "compare each output with its own label, in one convention and one scale",
+    )
+
+
+def _values(context: Context) -> dict[str, float]:
+    """The metric of the untrained output, of the truth and of each error, by name.
+
+    Raises:
+        Unreachable: there is nothing to compare.
+    """
+    subject, case = context.subject, context.subject.case
+    batch, model = subject.batch("validation", SIZE), nudged_model(subject).eval()
+    if case.oracle is None and case.truth is None:
+        raise Unreachable("neither Case.oracle nor Case.truth says what the output should be")
+
+    def run() -> float:
+        return metric_of(context, model, batch, "oracle")
+
+    if case.oracle is not None:
+        path = follow(subject, model, run)
+        return _of(path, [case.oracle(batch)], None)
+    truth: Tensor = case.truth(batch)  # type: ignore[misc]  # one of the two is there
+    path = follow(subject, model, run, lambda o: any(as_output(truth, t) for t in numbers_in(o)))
+    if len(path.outputs) > 1:
+        raise Unreachable(f"the model is called {len(path.outputs)} times for one metric")
+    leaves = [leaf for leaf in numbers_in(path.outputs[0]) if as_output(truth, leaf)]
+    predicted = predicted_by(subject, model, batch)
+    same = [leaf for leaf in leaves if predicted is not None and same_numbers(leaf, predicted)]
+    whole = truth.is_floating_point() or truth.is_complex()
+    classes = None if whole or not leaves else class_axis(truth, leaves[0])
+    if len(leaves) != 1 or (classes is None and not same):
+        raise Unreachable("Case.predict isn't the model's output")
+    answers = as_output(truth, leaves[0])
+    return _of(path, answers if classes is not None else answers[:1], classes, leaves[0])
+
+
+def _of(
+    path: Path, answers: Sequence[object], classes: int | None, slot: Tensor | None = None
+) -> dict[str, float]:
+    def metric(answer: object) -> float:
+        if slot is not None:
+            answer = changed(path.outputs[0], lambda t: answer if t is slot else t)  # type: ignore[arg-type,return-value]  # a tensor
+        return float(path.given([answer]))
+
+    untrained = float(path.given(path.outputs))
+    # Of classes as confident as suits the metric: a smoothed one doesn't like too much of it.
+    best = min(answers, key=metric)
+    values = {"untrained": untrained, "truth": metric(best)}
+    for share in ERRORS:
+        wrong = [changed(best, lambda t, s=share, n=n: _wrong(t, s, classes, n)) for n in range(3)]  # type: ignore[misc]  # binds the loop's value
+        values[f"error {share:g}"] = sum(map(metric, wrong)) / len(wrong)
+    return values
+
+
+def _wrong(answer: Tensor, share: float, classes: int | None, seed: int) -> Tensor:
+    """The answer with a known error."""
+    source = torch.Generator().manual_seed(seed)
+    if classes is None:
+        noise = torch.randn(answer.shape, generator=source, dtype=answer.dtype)
+        spread = answer.std(correction=0) if answer.numel() > 1 else answer.abs()
+        return answer + share * spread * noise.to(answer.device)
+    count = max(1, round(share * len(answer)))
+    rows = torch.randperm(len(answer), generator=source)[:count].to(answer.device)
+    moved = answer.clone()
+    moved[rows] = answer.roll(1, classes)[rows]
+    return moved
