@@ -1,6 +1,13 @@
 """The checks. Importing this package registers all of them."""
 
 from ris_diag.checks import (
+    data_labels,
+    data_loader,
+    data_relation,
+    data_scale,
+    data_sequences,
+    data_splits,
+    data_values,
     fresh,
     guards,
     inference,
@@ -18,6 +25,13 @@ from ris_diag.checks import (
 )
 
 __all__ = [
+    "data_labels",
+    "data_loader",
+    "data_relation",
+    "data_scale",
+    "data_sequences",
+    "data_splits",
+    "data_values",
     "fresh",
     "guards",
     "inference",

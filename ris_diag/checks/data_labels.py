@@ -1,0 +1,288 @@
+"""Labels by themselves: they vary, hold all classes, and are not cut off. B4."""
+
+import torch
+from torch import Tensor
+
+from ris_diag.check import Threshold, check
+from ris_diag.context import Context, Subject
+from ris_diag.measure import listed
+from ris_diag.samples import (
+    lent_of,
+    not_judged,
+    numbers_of,
+    place_of_samples,
+    roles,
+    rows_of_batch,
+    samples,
+    splits_apart,
+)
+
+FEWEST = 16
+MOST_COLUMNS = 16
+SECOND_LOOKS = 4
+EXACT = (torch.float32, torch.float64)
+
+
+def labels_of(subject: Subject, split: str) -> dict[str, Tensor]:
+    """Labels with one row a sample, by name."""
+    return samples(subject, split).of(roles(subject).labels)
+
+
+def class_numbers(labels: Tensor) -> Tensor | None:
+    """Whole numbers [B], where a label is one whole number."""
+    flat = labels.reshape(len(labels), -1)
+    whole = not (labels.is_floating_point() or labels.is_complex())
+    return flat[:, 0].long() if whole and flat.shape[1] == 1 else None
+
+
+def in_order(labels: Tensor) -> bool:
+    """Whether equal classes stand together, as in a set that was never shuffled."""
+    different = len(torch.unique(labels))
+    changes = int((labels[1:] != labels[:-1]).sum())
+    shares = torch.unique(labels, return_counts=True)[1].double() / len(labels)
+    expected = float(1 - shares.square().sum()) * (len(labels) - 1)
+    return different < 2 or changes < 0.3 * expected
+
+
+def _constant(labels: dict[str, Tensor]) -> bool:
+    return bool(labels) and all(not bool((t != t[:1]).any()) for t in labels.values())
+
+
+@check(
+    "D004",
+    "labels-vary",
+    title="Labels vary, and no split lacks a class of the other",
+    what="Compares the labels of some hundred samples, and, where they are classes, the number of "
+    "each in training and validation: a class that is missing in one by less chance than 1 in "
+    "10 000, or nearly all labels in one class where it is not so in the other. Rare positives in "
+    "both splits are a property of the data and left alone, as are samples in the order of their "
+    "classes.",
+    why="A constant label is learnt at once, with a perfect accuracy; a missing class is never "
+    "learnt at all.",
+    sources=("B4",),
+    signs=("labels-constant", "classes-imbalanced"),
+    needs=("model", "batch"),
+    thresholds=(
+        Threshold(
+            name="max_share",
+            value=0.98,
+            unit="of the labels in one class",
+            why="where validation has them in others, too",
+        ),
+        Threshold(
+            name="max_chance",
+            value=1e-4,
+            unit="probability",
+            why="that a class is missing by chance, or a label constant",
+        ),
+    ),
+)
+def labels_vary(context: Context) -> None:
+    subject, known = context.subject, roles(context.subject)
+    if known.unknown or known.unlabelled:
+        return not_judged(context, known.unknown or known.unlabelled)
+    train, validation = labels_of(subject, "train"), labels_of(subject, "validation")
+    count = max(map(len, train.values()), default=0)
+    if count < FEWEST:
+        return not_judged(context, f"{count} training samples")
+    constant = {split: _constant(labels_of(subject, split)) for split in ("train", "validation")}
+    context.measure(samples=count, constant=[split for split, yes in constant.items() if yes])
+    if all(constant.values()):
+        if _stay_constant(subject, train):
+            _problem_of_constant(context, "train", "in every batch and split")
+    elif splits_apart(subject):
+        for name in train.keys() & validation.keys():
+            _compare(context, name, {"train": train[name], "validation": validation[name]})
+    return None
+
+
+def _problem_of_constant(context: Context, split: str, beyond: str) -> None:
+    labels = labels_of(context.subject, split)
+    value = ", ".join(f"{name} is {_shown(t)}" for name, t in labels.items())
+    context.problem(
+        f"all {len(next(iter(labels.values())))} {split} labels are the same, {beyond} ({value}): "
+        "1 different label (limit 2)",
+        sign="labels-constant",
+        place=place_of_samples(context.subject, split),
+        next_step="look where the labels are read: a default, an index that doesn't move, a "
+        "type that rounds all of them to one number",
+    )
+
+
+def _shown(labels: Tensor) -> str:
+    first = labels[0].reshape(-1)
+    return f"{first[0].item():g}" if not labels.is_complex() and len(first) == 1 else "one row"
+
+
+def _stay_constant(subject: Subject, train: dict[str, Tensor]) -> bool:
+    """Whether more batches hold the same label: rare positives may be absent from the first."""
+    for offset in range(1, SECOND_LOOKS + 1):
+        size = max(map(len, train.values()))
+        more = rows_of_batch(subject, subject.batch("train", size, offset=offset))
+        for name, labels in train.items():
+            if name not in more or bool((more[name] != labels[:1]).any()):
+                return False
+    return True
+
+
+def _compare(context: Context, name: str, labels: dict[str, Tensor]) -> None:
+    """Labels of the two splits, by split."""
+    subject, most = context.subject, context.limit("max_chance")
+    for split, reference in (("train", "validation"), ("validation", "train")):
+        here, there = labels[split], labels[reference]
+        same = (there == here[:1]).reshape(len(there), -1).all(1).double().mean()
+        constant = not bool((here != here[:1]).any())
+        if constant and same ** len(here) < most and samples_are_mixed(subject, split, here):
+            _problem_of_constant(context, split, f"{float(1 - same):.0%} of {reference} others")
+            return None
+    numbers = {split: class_numbers(values) for split, values in labels.items()}
+    found = {split: values for split, values in numbers.items() if values is not None}
+    if len(found) < 2 or any(int(values.min()) < 0 for values in found.values()):
+        return None
+    if not all(samples_are_mixed(subject, split, values) for split, values in found.items()):
+        return not_judged(context, f"{name}: samples come in the order of their classes")
+    fewest = min(map(len, found.values()))
+    classes = max(int(values.max()) for values in found.values()) + 1
+    if classes > fewest:
+        return not_judged(context, f"{name}: {classes} classes, {fewest} samples")
+    counts = {split: torch.bincount(values, minlength=classes) for split, values in found.items()}
+    for split, reference in (("train", "validation"), ("validation", "train")):
+        _compare_classes(context, name, split, reference, counts)
+    return None
+
+
+def samples_are_mixed(subject: Subject, split: str, labels: Tensor) -> bool:
+    """Whether the samples seen stand for their split: all of it, or not sorted by class.
+
+    What a loader that was lent serves first may be the first classes alone.
+    """
+    if lent_of(subject) is None or samples(subject, split).whole:
+        return True
+    numbers = class_numbers(labels)
+    return numbers is None or not in_order(numbers)
+
+
+def _compare_classes(
+    context: Context, name: str, split: str, reference: str, counts: dict[str, Tensor]
+) -> None:
+    here, there = counts[split], counts[reference]
+    samples_here, limit = int(here.sum()), context.limit("max_share")
+    # Each of k labels of a class falls into the other split with its share of all samples.
+    falls = there.sum() / (there.sum() + here.sum())
+    chance = len(here) * falls.double() ** there
+    missing = ((here == 0) & (chance < context.limit("max_chance"))).nonzero()[:, 0].tolist()
+    largest = int(here.argmax())
+    share, usual = float(here[largest] / here.sum()), float(there[largest] / there.sum())
+    context.measure(**{f"{split} {name}": {"largest_share": share, "missing": missing}})
+    if missing:
+        context.problem(
+            f"{name}: none of {samples_here} {split} labels is of class "
+            f"{listed([str(m) for m in missing])}, of which {reference} has "
+            f"{listed([str(int(there[m])) for m in missing])} (limit: chance below "
+            f"{context.limit('max_chance'):g})",
+            sign="classes-imbalanced",
+            place=place_of_samples(context.subject, split),
+            next_step="look at the selection of the samples: a filter, a split by class",
+        )
+    elif share > limit and usual < 0.9:
+        context.problem(
+            f"{name}: {share:.1%} of the {split} labels are of class {largest}, {usual:.1%} in "
+            f"{reference} (limit {limit:.0%})",
+            sign="classes-imbalanced",
+            place=place_of_samples(context.subject, split),
+            next_step="look at the selection of the samples; weigh or resample",
+        )
+
+
+@check(
+    "D005",
+    "labels-are-whole",
+    title="Labels are not cut off at a value, nor rounded",
+    what="Looks for a value at an end of the range that many labels of a continuous kind share "
+    "exactly, and compares the splits: labels that end where the other split's go on, whole "
+    "numbers where the other's have fractions. Zero as the lowest value, shares between 0 and 1, "
+    "and values that are discrete anyhow are left alone.",
+    why="A forgotten clamp or an integer type changes a part of the labels only: training and "
+    "validation look right, and the large values are never learnt.",
+    sources=("B4",),
+    signs=("labels-truncated",),
+    needs=("model", "batch"),
+    thresholds=(
+        Threshold(
+            name="max_share",
+            value=0.05,
+            unit="of the labels at one end of the range",
+            why="two real numbers are equal by accident only",
+        ),
+    ),
+)
+def labels_are_whole(context: Context) -> None:
+    subject, known = context.subject, roles(context.subject)
+    if known.unknown or known.unlabelled:
+        return not_judged(context, known.unknown or known.unlabelled)
+    labels = {split: labels_of(subject, split) for split in ("train", "validation")}
+    apart = splits_apart(subject)
+    judged = False
+    for split, reference in (("train", "validation"), ("validation", "train")):
+        if split == "validation" and not apart:
+            continue
+        for name, values in labels[split].items():
+            columns, others = _columns(values), _columns(labels[reference].get(name))
+            if columns is None:
+                continue
+            judged = True
+            wrong = [
+                text
+                for number in range(columns.shape[1])
+                for text in _cut(
+                    columns[:, number],
+                    others[:, number] if apart and others is not None else None,
+                    context.limit("max_share"),
+                    reference,
+                )
+            ]
+            context.measure(**{f"{split} {name}": len(wrong)})
+            if wrong:
+                context.problem(
+                    f"{split} {name}: {listed(wrong, 2)} (limit {context.limit('max_share'):.0%})",
+                    sign="labels-truncated",
+                    place=place_of_samples(subject, split),
+                    next_step="look for clamp, min, max, integer types and rounding where the "
+                    "labels are made",
+                )
+    if not judged:
+        not_judged(context, "no label is a few real numbers a sample")
+    return None
+
+
+def _columns(labels: Tensor | None) -> Tensor | None:
+    """Real labels [B, C], a few columns; None for all others."""
+    if labels is None or labels.dtype not in EXACT or len(labels) < 2 * FEWEST:
+        return None
+    columns = numbers_of(labels)
+    return columns if columns.shape[1] <= MOST_COLUMNS and columns.isfinite().all() else None
+
+
+def _cut(values: Tensor, others: Tensor | None, limit: float, reference: str) -> list[str]:
+    """What is wrong with one column of labels, in words."""
+    found: list[str] = []
+    if others is not None and _whole(values) and not _whole(others) and values.std() > 0:
+        return ["all are whole numbers, unlike those of " + reference]
+    for end, name in ((values.max(), "largest"), (values.min(), "smallest")):
+        share = float((values == end).double().mean())
+        rest = values[(values != values.max()) & (values != values.min())]
+        if share <= limit or len(rest) < FEWEST or len(torch.unique(rest)) < 0.9 * len(rest):
+            continue  # the other values are discrete, too
+        beyond = 0.0
+        if others is not None:
+            beyond = float((others > end if name == "largest" else others < end).double().mean())
+        bounded = float(values.min()) >= 0 and float(values.max()) <= 1
+        natural = bounded or (name == "smallest" and float(end) == 0)
+        if beyond > limit or not natural:
+            further = f", where {beyond:.0%} of {reference} go on" if beyond > limit else ""
+            found.append(f"{share:.0%} are exactly {float(end):.4g}, the {name} value{further}")
+    return found
+
+
+def _whole(values: Tensor) -> bool:
+    return bool((values == values.round()).all())
