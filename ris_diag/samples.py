@@ -20,7 +20,7 @@ from ris_diag.randomness import derived_seed
 
 # Prime, so that no other axis is as long by chance.
 PROBED = 17
-SIZES = (257, 131, 67, 31, PROBED)
+SIZES = (401, 257, 131, 67, 31, PROBED)
 MOST_NUMBERS = 2**18  # in the samples of one split
 MOST_BATCHES = 32
 TRUTH = "truth(batch)"
@@ -329,7 +329,20 @@ def place_of_samples(subject: Subject, split: str = "train") -> str:
     return where(subject.case.batch)
 
 
+def place_of_loader(subject: Subject) -> str:
+    """file:line of what serves the training batches."""
+    loader = subject.case.loader
+    return where(loader) if loader is not None else place_of_samples(subject)
+
+
 def numbers_of(tensor: Tensor) -> Tensor:
     """Real numbers, float64 [B, F]: real and imaginary parts of complex ones side by side."""
     values = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
     return values.reshape(len(values), -1).double()
+
+
+def is_continuous(values: Tensor) -> bool:
+    """Whether these are real numbers, not whole ones."""
+    real = values.is_floating_point() or values.is_complex()
+    numbers = torch.view_as_real(values.resolve_conj()) if values.is_complex() else values
+    return real and bool((numbers != numbers.round()).any())

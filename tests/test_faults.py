@@ -4,11 +4,11 @@ import pytest
 
 import ris_diag
 from ris_diag.check import all_checks
-from tests.faults import catalogue, mechanics  # noqa: F401  # they fill the list of faults
+from tests.faults import catalogue, data_faults, mechanics  # noqa: F401  # they fill FAULTS
 from tests.faults.healthy import HEALTHY
 from tests.faults.registry import FAULTS, Fault
 
-FAST = ["guard", "litmus"]  # the laws of the one metric: tests/ris_diag/test_laws.py
+FAST = ["guard", "data", "litmus"]  # the laws of the one metric: tests/ris_diag/test_laws.py
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)

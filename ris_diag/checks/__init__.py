@@ -1,13 +1,16 @@
 """The checks. Importing this package registers all of them."""
 
 from ris_diag.checks import (
+    data_alike,
     data_labels,
+    data_leak,
     data_loader,
     data_relation,
     data_scale,
     data_sequences,
     data_splits,
     data_values,
+    data_whole,
     fresh,
     guards,
     inference,
@@ -25,13 +28,16 @@ from ris_diag.checks import (
 )
 
 __all__ = [
+    "data_alike",
     "data_labels",
+    "data_leak",
     "data_loader",
     "data_relation",
     "data_scale",
     "data_sequences",
     "data_splits",
     "data_values",
+    "data_whole",
     "fresh",
     "guards",
     "inference",

@@ -9,7 +9,6 @@ from ris_diag.measure import listed
 from ris_diag.samples import (
     lent_of,
     not_judged,
-    numbers_of,
     place_of_samples,
     roles,
     rows_of_batch,
@@ -18,9 +17,7 @@ from ris_diag.samples import (
 )
 
 FEWEST = 16
-MOST_COLUMNS = 16
 SECOND_LOOKS = 4
-EXACT = (torch.float32, torch.float64)
 
 
 def labels_of(subject: Subject, split: str) -> dict[str, Tensor]:
@@ -87,8 +84,11 @@ def labels_vary(context: Context) -> None:
         return not_judged(context, f"{count} training samples")
     constant = {split: _constant(labels_of(subject, split)) for split in ("train", "validation")}
     context.measure(samples=count, constant=[split for split, yes in constant.items() if yes])
+    mixed = all(samples_are_mixed(subject, "train", labels) for labels in train.values())
     if all(constant.values()):
-        if _stay_constant(subject, train):
+        if not mixed:
+            not_judged(context, "the first samples of the loader are of one class")
+        elif _stay_constant(subject, train):
             _problem_of_constant(context, "train", "in every batch and split")
     elif splits_apart(subject):
         for name in train.keys() & validation.keys():
@@ -133,7 +133,7 @@ def _compare(context: Context, name: str, labels: dict[str, Tensor]) -> None:
         same = (there == here[:1]).reshape(len(there), -1).all(1).double().mean()
         constant = not bool((here != here[:1]).any())
         if constant and same ** len(here) < most and samples_are_mixed(subject, split, here):
-            _problem_of_constant(context, split, f"{float(1 - same):.0%} of {reference} others")
+            _problem_of_constant(context, split, f"{float(1 - same):.0%} of {reference} are not")
             return None
     numbers = {split: class_numbers(values) for split, values in labels.items()}
     found = {split: values for split, values in numbers.items() if values is not None}
@@ -174,115 +174,24 @@ def _compare_classes(
     largest = int(here.argmax())
     share, usual = float(here[largest] / here.sum()), float(there[largest] / there.sum())
     context.measure(**{f"{split} {name}": {"largest_share": share, "missing": missing}})
-    if missing:
-        context.problem(
-            f"{name}: none of {samples_here} {split} labels is of class "
+    if share > limit and usual < 0.9:
+        text = (
+            f"{share:.1%} of the {split} labels are of class {largest}, {usual:.1%} in "
+            f"{reference} (limit {limit:.0%})"
+        )
+    elif missing:
+        text = (
+            f"none of {samples_here} {split} labels is of class "
             f"{listed([str(m) for m in missing])}, of which {reference} has "
             f"{listed([str(int(there[m])) for m in missing])} (limit: chance below "
-            f"{context.limit('max_chance'):g})",
-            sign="classes-imbalanced",
-            place=place_of_samples(context.subject, split),
-            next_step="look at the selection of the samples: a filter, a split by class",
+            f"{context.limit('max_chance'):g})"
         )
-    elif share > limit and usual < 0.9:
-        context.problem(
-            f"{name}: {share:.1%} of the {split} labels are of class {largest}, {usual:.1%} in "
-            f"{reference} (limit {limit:.0%})",
-            sign="classes-imbalanced",
-            place=place_of_samples(context.subject, split),
-            next_step="look at the selection of the samples; weigh or resample",
-        )
-
-
-@check(
-    "D005",
-    "labels-are-whole",
-    title="Labels are not cut off at a value, nor rounded",
-    what="Looks for a value at an end of the range that many labels of a continuous kind share "
-    "exactly, and compares the splits: labels that end where the other split's go on, whole "
-    "numbers where the other's have fractions. Zero as the lowest value, shares between 0 and 1, "
-    "and values that are discrete anyhow are left alone.",
-    why="A forgotten clamp or an integer type changes a part of the labels only: training and "
-    "validation look right, and the large values are never learnt.",
-    sources=("B4",),
-    signs=("labels-truncated",),
-    needs=("model", "batch"),
-    thresholds=(
-        Threshold(
-            name="max_share",
-            value=0.05,
-            unit="of the labels at one end of the range",
-            why="two real numbers are equal by accident only",
-        ),
-    ),
-)
-def labels_are_whole(context: Context) -> None:
-    subject, known = context.subject, roles(context.subject)
-    if known.unknown or known.unlabelled:
-        return not_judged(context, known.unknown or known.unlabelled)
-    labels = {split: labels_of(subject, split) for split in ("train", "validation")}
-    apart = splits_apart(subject)
-    judged = False
-    for split, reference in (("train", "validation"), ("validation", "train")):
-        if split == "validation" and not apart:
-            continue
-        for name, values in labels[split].items():
-            columns, others = _columns(values), _columns(labels[reference].get(name))
-            if columns is None:
-                continue
-            judged = True
-            wrong = [
-                text
-                for number in range(columns.shape[1])
-                for text in _cut(
-                    columns[:, number],
-                    others[:, number] if apart and others is not None else None,
-                    context.limit("max_share"),
-                    reference,
-                )
-            ]
-            context.measure(**{f"{split} {name}": len(wrong)})
-            if wrong:
-                context.problem(
-                    f"{split} {name}: {listed(wrong, 2)} (limit {context.limit('max_share'):.0%})",
-                    sign="labels-truncated",
-                    place=place_of_samples(subject, split),
-                    next_step="look for clamp, min, max, integer types and rounding where the "
-                    "labels are made",
-                )
-    if not judged:
-        not_judged(context, "no label is a few real numbers a sample")
-    return None
-
-
-def _columns(labels: Tensor | None) -> Tensor | None:
-    """Real labels [B, C], a few columns; None for all others."""
-    if labels is None or labels.dtype not in EXACT or len(labels) < 2 * FEWEST:
-        return None
-    columns = numbers_of(labels)
-    return columns if columns.shape[1] <= MOST_COLUMNS and columns.isfinite().all() else None
-
-
-def _cut(values: Tensor, others: Tensor | None, limit: float, reference: str) -> list[str]:
-    """What is wrong with one column of labels, in words."""
-    found: list[str] = []
-    if others is not None and _whole(values) and not _whole(others) and values.std() > 0:
-        return ["all are whole numbers, unlike those of " + reference]
-    for end, name in ((values.max(), "largest"), (values.min(), "smallest")):
-        share = float((values == end).double().mean())
-        rest = values[(values != values.max()) & (values != values.min())]
-        if share <= limit or len(rest) < FEWEST or len(torch.unique(rest)) < 0.9 * len(rest):
-            continue  # the other values are discrete, too
-        beyond = 0.0
-        if others is not None:
-            beyond = float((others > end if name == "largest" else others < end).double().mean())
-        bounded = float(values.min()) >= 0 and float(values.max()) <= 1
-        natural = bounded or (name == "smallest" and float(end) == 0)
-        if beyond > limit or not natural:
-            further = f", where {beyond:.0%} of {reference} go on" if beyond > limit else ""
-            found.append(f"{share:.0%} are exactly {float(end):.4g}, the {name} value{further}")
-    return found
-
-
-def _whole(values: Tensor) -> bool:
-    return bool((values == values.round()).all())
+    else:
+        return
+    context.problem(
+        f"{name}: {text}",
+        sign="classes-imbalanced",
+        place=place_of_samples(context.subject, split),
+        next_step="look at the selection of the samples, a filter, a split by class; weigh or "
+        "resample",
+    )

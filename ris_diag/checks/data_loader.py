@@ -11,12 +11,13 @@ from torch.utils.data import DataLoader, SequentialSampler
 from ris_diag.check import Threshold, check
 from ris_diag.checks.data_labels import class_numbers
 from ris_diag.context import Context, Subject
-from ris_diag.places import where
 from ris_diag.samples import (
     first_batches,
     hashes,
+    is_continuous,
     lent_of,
     not_judged,
+    place_of_loader,
     place_of_samples,
     roles,
     rows_of_batch,
@@ -80,11 +81,6 @@ def _by_seed(subject: Subject) -> list[Rows]:
     return [rows_of_batch(subject, subject.batch("train", SMALL, offset=k)) for k in range(SEEDS)]
 
 
-def _place(subject: Subject) -> str:
-    loader = subject.case.loader
-    return where(loader) if loader is not None else place_of_samples(subject)
-
-
 def _same(context: Context, batches: list[Rows], served: bool) -> bool:
     subject = context.subject
     numbers = [frozenset(hashes(rows)) for rows in batches]
@@ -105,7 +101,7 @@ def _same(context: Context, batches: list[Rows], served: bool) -> bool:
         f"{len(beyond)} others at least: 1 different batch (limit "
         f"{context.limit('min_different'):g})",
         sign="same-batch-served",
-        place=_place(subject) if served else place_of_samples(subject),
+        place=place_of_loader(subject) if served else place_of_samples(subject),
         next_step="advance the index, the iterator or the seed: next(iter(loader)) in a loop "
         "starts anew every time",
     )
@@ -116,7 +112,7 @@ def _repeated(context: Context, batches: list[Rows]) -> None:
     """Samples with a twin in their batch, labels included."""
     total = twins = 0
     for rows in batches:
-        real = [t for t in rows.values() if _continuous(t)]
+        real = [t for t in rows.values() if is_continuous(t)]
         if not real:
             return
         counts = Counter(hashes(rows))
@@ -129,15 +125,9 @@ def _repeated(context: Context, batches: list[Rows]) -> None:
             f"{twins} of {total} samples have a twin in their batch ({share:.0%}, limit "
             f"{context.limit('max_twins'):.0%})",
             sign="samples-repeated",
-            place=_place(context.subject),
+            place=place_of_loader(context.subject),
             next_step="look at the concatenation, or the sampling with replacement",
         )
-
-
-def _continuous(values: Tensor) -> bool:
-    real = values.is_floating_point() or values.is_complex()
-    numbers = torch.view_as_real(values.resolve_conj()) if values.is_complex() else values
-    return real and bool((numbers != numbers.round()).any())
 
 
 def _sorted(context: Context, batches: list[Rows]) -> None:
@@ -148,7 +138,7 @@ def _sorted(context: Context, batches: list[Rows]) -> None:
         if len(found) < FEWEST_BATCHES:
             continue
         ahead = _labels_ahead(subject, name)
-        everything = torch.cat([*found, *ahead])
+        everything = torch.cat(ahead or found)
         largest = [float(torch.unique(v, return_counts=True)[1].max() / len(v)) for v in found]
         pure = sum(largest) / len(largest)
         usual = float(torch.unique(everything, return_counts=True)[1].max() / len(everything))
@@ -159,7 +149,7 @@ def _sorted(context: Context, batches: list[Rows]) -> None:
                 f"limit {context.limit('max_pure'):.0%}), of which there are "
                 f"{len(torch.unique(everything))}",
                 sign="batches-sorted",
-                place=_place(subject),
+                place=place_of_loader(subject),
                 next_step="shuffle=True, or shuffle the samples once",
             )
 
@@ -177,7 +167,7 @@ def _labels_ahead(subject: Subject, name: str) -> list[Tensor]:
     picked = [data[k * count // 64] for k in range(min(64, count))]
     rows = rows_of_batch(subject, torch.utils.data.default_collate(picked))
     values = class_numbers(rows[name]) if name in rows else None
-    return [] if values is None else [values.repeat(SMALL)]
+    return [] if values is None else [values]
 
 
 def _size(context: Context, batches: list[Rows]) -> None:
@@ -195,7 +185,7 @@ def _size(context: Context, batches: list[Rows]) -> None:
             f"{sum(wrong.values())} of {len(sizes)} batches hold "
             f"{', '.join(str(size) for size in sorted(wrong))} samples, {wanted} are declared",
             sign="batch-size-not-declared",
-            place=_place(context.subject),
+            place=place_of_loader(context.subject),
             next_step="pass the configured batch size to the loader, or correct "
             "Declared(batch_size=...)",
         )

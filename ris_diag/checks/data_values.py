@@ -1,19 +1,26 @@
 """Samples as numbers: finite, and not all the same. B4."""
 
+from collections.abc import Iterator
+from itertools import islice
+
 import torch
 from torch import Tensor
 
-from ris_diag.case import Progress
+from ris_diag.case import Batch, Progress
 from ris_diag.check import Threshold, check
-from ris_diag.context import Context
+from ris_diag.context import Context, Subject, to_device
 from ris_diag.measure import LITMUS_EPOCHS, listed
 from ris_diag.samples import (
+    MOST_BATCHES,
     Samples,
     first_batches,
     not_judged,
+    place_of_loader,
     place_of_samples,
     roles,
+    rows_of_batch,
     samples,
+    served,
 )
 
 SPLITS = ("train", "validation", "test")
@@ -37,69 +44,91 @@ FEWEST = 4
 )
 def samples_are_finite(context: Context) -> None:
     subject, limit = context.subject, context.limit("max_samples")
-    seen = 0
     bad: dict[str, int] = {}
+    seen = 0
+    place = place_of_samples(subject)
     for split in SPLITS:
-        try:
-            sets = [("", samples(subject, split))]
-        except (KeyError, ValueError, IndexError) as error:
-            if split != "test":
-                raise
-            context.say(f"no test split: {type(error).__name__}: {error}")
-            continue
-        if split == "train" and not bad:
-            sets += [
-                (f"batch {number} of the loader, ", Samples(split=split, rows=rows))
-                for number, rows in enumerate(first_batches(subject) or ())
-            ]
-        for source, found in sets:
-            seen += found.count
-            wrong = {name: t for name, t in found.rows.items() if not _finite(t).all()}
-            if wrong and not (source == "" and _masked(context, split, found)):
-                bad |= {
-                    _named(f"{split} {source}{name}", t): _samples(t) for name, t in wrong.items()
-                }
+        found = samples_or_none(context, split)
+        rows = {} if found is None else found.rows
+        seen += 0 if found is None else found.count
+        if not _finite_rows(rows) and not _masked(context, _batches(subject, split), split):
+            bad |= _named(f"{split} ", rows)
+    for number, rows in enumerate(() if bad else first_batches(subject) or ()):
+        seen += max(map(len, rows.values()), default=0)
+        if not _finite_rows(rows) and not _masked(context, _served(subject, number), "loader"):
+            bad |= _named(f"batch {number} of the loader, ", rows)
+            place = place_of_loader(subject)
     context.measure(samples=seen, not_finite=bad)
     context.say(f"{seen} samples seen: a fault in fewer than {3 / max(seen, 3):.1%} may be missed")
     if sum(bad.values()) > limit:
         context.problem(
             f"NaN or infinity in {'; '.join(bad)} (limit {limit:g} samples)",
             sign="nan-in-data",
-            place=place_of_samples(subject),
+            place=place,
             next_step="look at these samples where they are made or read: divisions by zero, "
             "logarithms, missing values",
         )
+
+
+def samples_or_none(context: Context, split: str) -> Samples | None:
+    """Samples of a split; None, and a line, where the case has no test split."""
+    try:
+        return samples(context.subject, split)
+    except (KeyError, ValueError, IndexError) as error:
+        if split != "test":
+            raise
+        context.say(f"no test split: {type(error).__name__}: {error}")
+        return None
 
 
 def _finite(values: Tensor) -> Tensor:
     return torch.isfinite(values).reshape(len(values), -1).all(1)
 
 
-def _samples(values: Tensor) -> int:
-    return int((~_finite(values)).sum())
+def _finite_rows(rows: dict[str, Tensor]) -> bool:
+    return all(bool(_finite(values).all()) for values in rows.values())
 
 
-def _named(name: str, values: Tensor) -> str:
-    """`train batch[0]: 3 of 257 samples (sample 4, feature 2)`."""
-    flat = torch.isfinite(values).reshape(len(values), -1)
-    sample, feature = (~flat).nonzero()[0].tolist()
-    return f"{name}: {_samples(values)} of {len(values)} samples (sample {sample}, entry {feature})"
+def _named(prefix: str, rows: dict[str, Tensor]) -> dict[str, int]:
+    """`train batch[0]: 3 of 401 samples (sample 4, entry 2)`, and how many."""
+    named = {}
+    for name, values in rows.items():
+        count = int((~_finite(values)).sum())
+        if count:
+            flat = torch.isfinite(values).reshape(len(values), -1)
+            sample, entry = (~flat).nonzero()[0].tolist()
+            text = f"{count} of {len(values)} samples (sample {sample}, entry {entry})"
+            named[f"{prefix}{name}: {text}"] = count
+    return named
 
 
-def _masked(context: Context, split: str, found: Samples) -> bool:
-    """Whether the loss of a batch with such samples is finite: it leaves them out."""
+def _batches(subject: Subject, split: str) -> Iterator[Batch]:
+    """The batches that `samples` looked at."""
+    size = samples(subject, split).count
+    return (subject.batch(split, size, offset=offset) for offset in range(MOST_BATCHES))
+
+
+def _served(subject: Subject, number: int) -> Iterator[Batch]:
+    with served(subject) as batches:
+        for batch in islice(batches or (), number, number + 1):
+            yield to_device(batch, subject.device)
+
+
+def _masked(context: Context, batches: Iterator[Batch], source: str) -> bool:
+    """Whether the loss of the first batch with such samples is finite: it leaves them out."""
     subject = context.subject
     if not (subject.case.offers("loss") and subject.case.offers("model")):
         return False
-    batch = subject.batch(split, found.count)
+    concerned = (b for b in batches if not _finite_rows(rows_of_batch(subject, b)))
     try:
+        batch = next(concerned)
         loss = subject.loss(subject.model(), batch, Progress(epoch=1, epochs=LITMUS_EPOCHS))
     except Exception as error:  # noqa: BLE001  # a loss may refuse them
-        context.say(f"the loss of {split} samples raises {type(error).__name__}: {error}")
+        context.say(f"the loss of {source} samples raises {type(error).__name__}: {error}")
         return False
     finite = bool(torch.isfinite(loss.total).all())
     if finite:
-        context.say(f"the loss of {split} samples with NaN or infinity is finite: they are masked")
+        context.say(f"the loss of {source} samples with NaN or infinity is finite: it masks them")
     return finite
 
 
