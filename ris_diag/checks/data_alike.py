@@ -154,7 +154,8 @@ def _moments(context: Context, a: Tensor, b: Tensor) -> str:
             f"{limits['max_shift']:g})"
         )
     far = torch.maximum(ratio, torch.where(surely, distance / low, 0.0)) > limits["max_feature"]
-    far &= _quartiles(a, b) > limits["max_feature"]
+    if far.any():
+        far[far.clone()] = _quartiles(a[:, far], b[:, far]) > limits["max_feature"]
     if far.any():
         shown = listed([str(int(number)) for number in numbers[far]])
         return f"by more than {limits['max_feature']:g} times in feature {shown}"

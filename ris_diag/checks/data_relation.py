@@ -20,7 +20,7 @@ from ris_diag.samples import (
 )
 
 FEWEST, FEWEST_OTHERS = 32, 16
-SHIFTS = 8
+SHIFTS = 4
 MANY, SMALL = 128, 7  # batches, samples in each
 MOST_IN_SMALL = 2**17  # numbers in all of them
 ALIKE = 1.6  # spread of means over small batches, over that of independent samples

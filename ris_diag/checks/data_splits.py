@@ -104,7 +104,7 @@ def _by_chance(subject: Subject, seen: dict[str, list[int]], pairs: int) -> floa
         return 0.0
     equal = sum(n * (n - 1) / 2 for found in seen.values() for n in Counter(found).values())
     tried = sum(len(found) * (len(found) - 1) / 2 for found in seen.values())
-    return (equal + 3 * equal**0.5 + 3) / max(tried, 1) * pairs
+    return float((equal + 3 * equal**0.5 + 3) / max(tried, 1) * pairs)
 
 
 def _hashes(subject: Subject, split: str) -> list[int]:
