@@ -46,6 +46,7 @@ class Origins(TorchFunctionMode):
         tokens: whole numbers [B, T] that entered such calls.
         targets: whole numbers that a loss over classes was given.
         raw: what layers with weights got before any other weights were at work.
+        derivatives: whether derivatives were taken, as of a network that solves an equation.
     """
 
     def __init__(self, roots: Mapping[str, Tensor]) -> None:
@@ -55,6 +56,7 @@ class Origins(TorchFunctionMode):
         self.tokens: list[Tensor] = []
         self.targets: list[Tensor] = []
         self.raw: list[Raw] = []
+        self.derivatives = False
         self._names = {id(tensor): frozenset([name]) for name, tensor in roots.items()}
         self._held: list[Any] = list(roots.values())  # an id stays its tensor's while it is held
         self._depth = 0
@@ -70,6 +72,7 @@ class Origins(TorchFunctionMode):
             self.used |= names
             changed = args[:1] if result is None else ()  # __setitem__ gives nothing
             self._mark((result, changed), names)
+        self.derivatives |= func is torch.autograd.grad
         if func in OF_CLASSES:
             target = kwargs["target"] if "target" in kwargs else args[1]
             if not target.is_floating_point():

@@ -24,6 +24,7 @@ SIZES = (401, 257, 131, 67, 31, PROBED)
 MOST_NUMBERS = 2**18  # in the samples of one split
 MOST_BATCHES = 32
 TRUTH = "truth(batch)"
+LOADER = "loader"  # in place of a split: what the loader serves for training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,7 @@ class Roles:
         labels: the truth where it is declared, else what else the loss uses.
         raw: what layers with weights get directly from the batch.
         tokens, targets: whole numbers that entered the model, and that its loss compared with.
+        derivatives: whether the loss takes derivatives, so that its labels may be residuals.
         unknown: why they can't be told apart; "" where they can.
         unlabelled: why there is no label; "" where there is one.
     """
@@ -44,6 +46,7 @@ class Roles:
     raw: tuple[Raw, ...] = ()
     tokens: tuple[Tensor, ...] = ()
     targets: tuple[Tensor, ...] = ()
+    derivatives: bool = False
     unknown: str = ""
     unlabelled: str = ""
 
@@ -152,6 +155,7 @@ def _roles(subject: Subject) -> Roles:
         raw=tuple(path.raw) if path else (),
         tokens=tuple(path.tokens) if path else (),
         targets=tuple(path.targets) if path else (),
+        derivatives=loss is not None and loss.derivatives,
         unlabelled=unlabelled,
     )
 
@@ -317,6 +321,19 @@ def _first_batches(subject: Subject) -> list[dict[str, Tensor]] | None:
         return found
 
 
+def sources(subject: Subject) -> list[Samples]:
+    """Samples of training and validation, and those that a loader of its own serves."""
+    found = [samples(subject, split) for split in ("train", "validation")]
+    batches = first_batches(subject) if subject.case.loader is not None else None
+    first = batches[0] if batches else {}
+    shapes = {name: values.shape[1:] for name, values in first.items()}
+    fitting = [b for b in batches or () if {n: v.shape[1:] for n, v in b.items()} == shapes]
+    if shapes:
+        rows = {name: torch.cat([batch[name] for batch in fitting]) for name in shapes}
+        found.append(Samples(split=LOADER, rows=rows))
+    return found
+
+
 def not_judged(context: Context, reason: str) -> None:
     """Say that there is nothing to say."""
     context.say(f"not judged: {reason}")
@@ -326,7 +343,7 @@ def place_of_samples(subject: Subject, split: str = "train") -> str:
     """file:line of what makes the samples."""
     if lent_of(subject) is not None:
         return f"the {split} loader"
-    return where(subject.case.batch)
+    return where(subject.case.loader if split == LOADER else subject.case.batch)
 
 
 def place_of_loader(subject: Subject) -> str:

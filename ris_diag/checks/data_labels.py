@@ -7,22 +7,19 @@ from ris_diag.check import Threshold, check
 from ris_diag.context import Context, Subject
 from ris_diag.measure import listed
 from ris_diag.samples import (
+    LOADER,
     lent_of,
     not_judged,
     place_of_samples,
     roles,
     rows_of_batch,
     samples,
+    sources,
     splits_apart,
 )
 
 FEWEST = 16
 SECOND_LOOKS = 4
-
-
-def labels_of(subject: Subject, split: str) -> dict[str, Tensor]:
-    """Labels with one row a sample, by name."""
-    return samples(subject, split).of(roles(subject).labels)
 
 
 def class_numbers(labels: Tensor) -> Tensor | None:
@@ -78,26 +75,33 @@ def labels_vary(context: Context) -> None:
     subject, known = context.subject, roles(context.subject)
     if known.unknown or known.unlabelled:
         return not_judged(context, known.unknown or known.unlabelled)
-    train, validation = labels_of(subject, "train"), labels_of(subject, "validation")
+    labels = {found.split: found.of(known.labels) for found in sources(subject)}
+    train, validation = labels["train"], labels["validation"]
     count = max(map(len, train.values()), default=0)
     if count < FEWEST:
         return not_judged(context, f"{count} training samples")
-    constant = {split: _constant(labels_of(subject, split)) for split in ("train", "validation")}
-    context.measure(samples=count, constant=[split for split, yes in constant.items() if yes])
-    mixed = all(samples_are_mixed(subject, "train", labels) for labels in train.values())
-    if all(constant.values()):
-        if not mixed:
+    constant = {split for split, values in labels.items() if _constant(values)}
+    context.measure(samples=count, constant=sorted(constant))
+    if constant >= {"train", "validation"}:
+        if known.derivatives:
+            not_judged(context, "the loss takes derivatives: its labels may be residuals")
+        elif not all(samples_are_mixed(subject, "train", values) for values in train.values()):
             not_judged(context, "the first samples of the loader are of one class")
         elif _stay_constant(subject, train):
-            _problem_of_constant(context, "train", "in every batch and split")
-    elif splits_apart(subject):
+            _problem_of_constant(context, "train", train, "in every batch and split")
+        return None
+    for name, values in labels.get(LOADER, {}).items():
+        if name in train:
+            _compare_constant(context, LOADER, name, values, train[name])
+    if splits_apart(subject):
         for name in train.keys() & validation.keys():
             _compare(context, name, {"train": train[name], "validation": validation[name]})
     return None
 
 
-def _problem_of_constant(context: Context, split: str, beyond: str) -> None:
-    labels = labels_of(context.subject, split)
+def _problem_of_constant(
+    context: Context, split: str, labels: dict[str, Tensor], beyond: str
+) -> None:
     value = ", ".join(f"{name} is {_shown(t)}" for name, t in labels.items())
     context.problem(
         f"all {len(next(iter(labels.values())))} {split} labels are the same, {beyond} ({value}): "
@@ -107,6 +111,18 @@ def _problem_of_constant(context: Context, split: str, beyond: str) -> None:
         next_step="look where the labels are read: a default, an index that doesn't move, a "
         "type that rounds all of them to one number",
     )
+
+
+def _compare_constant(context: Context, split: str, name: str, here: Tensor, there: Tensor) -> bool:
+    """Whether a label is constant here and not there, beyond chance; reported."""
+    same = float((there == here[:1]).reshape(len(there), -1).all(1).double().mean())
+    constant = not bool((here != here[:1]).any())
+    if not constant or same ** len(here) >= context.limit("max_chance"):
+        return False
+    if not samples_are_mixed(context.subject, split, here):
+        return False
+    _problem_of_constant(context, split, {name: here}, f"{1 - same:.0%} of the others are not")
+    return True
 
 
 def _shown(labels: Tensor) -> str:
@@ -127,13 +143,9 @@ def _stay_constant(subject: Subject, train: dict[str, Tensor]) -> bool:
 
 def _compare(context: Context, name: str, labels: dict[str, Tensor]) -> None:
     """Labels of the two splits, by split."""
-    subject, most = context.subject, context.limit("max_chance")
+    subject = context.subject
     for split, reference in (("train", "validation"), ("validation", "train")):
-        here, there = labels[split], labels[reference]
-        same = (there == here[:1]).reshape(len(there), -1).all(1).double().mean()
-        constant = not bool((here != here[:1]).any())
-        if constant and same ** len(here) < most and samples_are_mixed(subject, split, here):
-            _problem_of_constant(context, split, f"{float(1 - same):.0%} of {reference} are not")
+        if _compare_constant(context, split, name, labels[split], labels[reference]):
             return None
     numbers = {split: class_numbers(values) for split, values in labels.items()}
     found = {split: values for split, values in numbers.items() if values is not None}

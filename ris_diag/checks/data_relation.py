@@ -1,7 +1,5 @@
 """Labels belong to the inputs that they come with. B4."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -9,6 +7,7 @@ from ris_diag.check import Threshold, check
 from ris_diag.context import Context, Subject
 from ris_diag.dependence import deviations, features, gaussian, label_features, linear
 from ris_diag.samples import (
+    LOADER,
     Samples,
     lent_of,
     not_judged,
@@ -16,6 +15,7 @@ from ris_diag.samples import (
     roles,
     rows_of_batch,
     samples,
+    sources,
     splits_apart,
 )
 
@@ -24,19 +24,6 @@ SHIFTS = 4
 MANY, SMALL = 128, 7  # batches, samples in each
 MOST_IN_SMALL = 2**17  # numbers in all of them
 ALIKE = 1.6  # spread of means over small batches, over that of independent samples
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dependence:
-    """Standard deviations above chance, the larger of a linear and a Gaussian kernel.
-
-    Attributes:
-        best, order: the same for the labels in another order, and its name.
-    """
-
-    value: float
-    best: float = 0.0
-    order: str = ""
 
 
 @check(
@@ -75,59 +62,80 @@ def labels_belong_to_inputs(context: Context) -> None:
     if known.unknown or known.unlabelled:
         return not_judged(context, known.unknown or known.unlabelled)
     chance, clear = context.limit("max_chance"), context.limit("min_elsewhere")
-    train, validation = samples(subject, "train"), samples(subject, "validation")
-    apart = splits_apart(subject)
-    count = min(train.count, validation.count) if apart else train.count
-    if count < FEWEST:
-        return not_judged(context, f"{count} samples")
-    for label in train.of(known.labels):
-        tried = {
-            found.split: _dependence(found, known.inputs, label, count, chance)
-            for found in ((train, validation) if apart else (train,))
-            if label in found.rows
-        }
-        found = {split: value for split, value in tried.items() if value is not None}
-        context.measure(**{label: {split: d.value for split, d in found.items()}})
-        for split, here in found.items():
-            other = max((d.value for s, d in found.items() if s != split), default=0.0)
-            text = ""
-            if here.value > chance:
+    found = sources(subject)
+    found = found if splits_apart(subject) else [found[0], *found[2:]]
+    if found[0].count < FEWEST:
+        return not_judged(context, f"{found[0].count} samples")
+    for label in found[0].of(known.labels):
+        tried = {s.split: _dependence(s, known.inputs, label) for s in found if label in s.rows}
+        measured = {split: value for split, value in tried.items() if value is not None}
+        context.measure(**{label: measured})
+        for here in found:
+            if here.count < FEWEST or measured.get(here.split, chance + 1) > chance:
                 continue
-            if here.best >= clear:
-                text = f"they go with {here.order}, by {here.best:.0f}"
-            elif other >= clear:
-                text = f"in the other split they do, by {other:.0f}"
-            elif split == "train" and _mixed(subject, known.inputs, label, clear, chance):
-                text = f"the means of batches of {SMALL} do: labels are mixed within their batch"
+            text = _elsewhere(context, here, found, label, clear)
             if text:
                 context.problem(
-                    f"{split} {label} don't depend on the inputs of their samples "
-                    f"({here.value:.1f} standard deviations above chance for {count} samples, "
-                    f"limit {chance:g}), but {text} (limit {clear:g})",
+                    f"{here.split} {label} don't depend on the inputs of their samples "
+                    f"({measured[here.split]:.1f} standard deviations above chance for "
+                    f"{here.count} samples, limit {chance:g}), but {text} (limit {clear:g})",
                     sign="labels-independent",
-                    place=place_of_samples(subject, split),
+                    place=place_of_samples(subject, here.split),
                     next_step="shuffle inputs and labels by one index; look for two lists that "
                     "are sorted or shifted apart",
                 )
     return None
 
 
-def _dependence(
-    found: Samples, inputs: tuple[str, ...], label: str, count: int, chance: float
-) -> Dependence | None:
-    """None where there is too little that varies."""
+def _elsewhere(
+    context: Context, here: Samples, found: list[Samples], label: str, clear: float
+) -> str:
+    """Where the dependence is that is missing here, in words; "" if nowhere."""
+    inputs = roles(context.subject).inputs
+    order, best = _best_order(here, inputs, label)
+    if best >= clear:
+        return f"they go with {order}, by {best:.0f}"
+    for other in found:
+        # What a loader serves is many batches, which may differ by more than their samples do.
+        if other is not here and other.split != LOADER and label in other.rows:
+            value = _dependence(other, inputs, label, here.count)
+            if value is not None and value >= clear:
+                return f"in as many {other.split} samples they do, by {value:.0f}"
+    if here.split == "train" and _mixed(context, inputs, label, clear):
+        return f"the means of batches of {SMALL} do: labels are mixed within their batch"
+    return ""
+
+
+def _columns(
+    found: Samples, inputs: tuple[str, ...], label: str, count: int | None = None
+) -> tuple[Tensor, Tensor] | None:
+    """Inputs and labels as standardised columns; None where too little varies."""
     x = features({name: t[:count] for name, t in found.of(inputs).items()})
     y = label_features({label: found.rows[label][:count]})
     if not x.shape[1] or not y.shape[1]:
         return None
     most = int(torch.unique(y, dim=0, return_counts=True)[1].max())
-    if count - most < FEWEST_OTHERS:
+    return None if len(y) - most < FEWEST_OTHERS else (x, y)
+
+
+def _dependence(
+    found: Samples, inputs: tuple[str, ...], label: str, count: int | None = None
+) -> float | None:
+    """Standard deviations above chance, the larger of a linear and a Gaussian kernel."""
+    columns = _columns(found, inputs, label, count)
+    if columns is None:
         return None
-    kernels, target = [linear(x), gaussian(x)], linear(y)
-    value = max(deviations(kernel, target) for kernel in kernels)
-    if value > chance:
-        return Dependence(value=value)
-    rows = torch.arange(count)
+    x, y = columns
+    return max(deviations(kernel, linear(y)) for kernel in (linear(x), gaussian(x)))
+
+
+def _best_order(found: Samples, inputs: tuple[str, ...], label: str) -> tuple[str, float]:
+    """The order of labels on which inputs depend most, and by how much."""
+    columns = _columns(found, inputs, label)
+    if columns is None:
+        return "", 0.0
+    kernels, target = [linear(columns[0]), gaussian(columns[0])], linear(columns[1])
+    rows = torch.arange(found.count)
     orders = {"the label at the other end of the batch": rows.flip(0)}
     for shift in range(1, SHIFTS + 1):
         rows_off = f"{shift} row{'s' if shift > 1 else ''}"
@@ -138,7 +146,7 @@ def _dependence(
         for name, order in orders.items()
     }
     best = max(tried, key=lambda name: tried[name])
-    return Dependence(value=value, best=tried[best], order=best)
+    return best, tried[best]
 
 
 def _small_batches(subject: Subject) -> list[dict[str, Tensor]]:
@@ -147,13 +155,12 @@ def _small_batches(subject: Subject) -> list[dict[str, Tensor]]:
     ]
 
 
-def _mixed(
-    subject: Subject, inputs: tuple[str, ...], label: str, clear: float, chance: float
-) -> bool:
+def _mixed(context: Context, inputs: tuple[str, ...], label: str, clear: float) -> bool:
     """Whether the means of small batches depend, where samples within them don't.
 
     Mixing the labels of a batch leaves their mean in its place.
     """
+    subject, chance = context.subject, context.limit("max_chance")
     first = samples(subject, "train")
     row = sum(t[:1].numel() for t in first.rows.values())
     if lent_of(subject) is not None or row * MANY * SMALL > MOST_IN_SMALL:

@@ -6,10 +6,18 @@ import torch
 from torch import Tensor
 
 from ris_diag.check import Threshold, check
-from ris_diag.context import Context
+from ris_diag.context import Context, Subject
 from ris_diag.measure import listed
 from ris_diag.origins import Raw
-from ris_diag.samples import not_judged, numbers_of, place_of_samples, roles
+from ris_diag.places import where
+from ris_diag.samples import (
+    named_tensors,
+    not_judged,
+    numbers_of,
+    place_of_samples,
+    probe,
+    roles,
+)
 
 FEWEST = 8
 MOST_FEATURES = 256  # of a table; longer rows are signals, whose entries may differ by decades
@@ -80,7 +88,7 @@ def inputs_are_scaled(context: Context) -> None:
     measured, wrong = {}, {}
     for raw in entering:
         sizes = _sizes(raw.values)
-        name = f"{listed(sorted(raw.names))} at {raw.layer}"
+        name = _name(raw)
         measured[name] = {"size": sizes.size, "spread": sizes.spread, "decades": sizes.decades}
         if sizes.size > top:
             wrong[name] = f"has a root mean square of {sizes.size:.3g} (limit {top:g})"
@@ -99,10 +107,32 @@ def inputs_are_scaled(context: Context) -> None:
         context.problem(
             "; ".join(f"{name} {text}" for name, text in wrong.items()),
             sign="input-scale-off",
-            place=place_of_samples(subject),
+            place=_place(subject, [raw for raw in entering if _name(raw) in wrong]),
             next_step="normalise once, each feature by its mean and spread over the training set",
         )
     return None
+
+
+def _name(raw: Raw) -> str:
+    return f"{listed(sorted(raw.names))} at {raw.layer}"
+
+
+def _place(subject: Subject, wrong: list[Raw]) -> str:
+    """The batch's maker, or the loss where that is what changed the scale."""
+    made = named_tensors(probe(subject))
+    changed = [
+        raw
+        for raw in wrong
+        for name in raw.names
+        if not 0.5 < _size(raw.values) / max(_size(made[name]), 1e-30) < 2
+    ]
+    loss = subject.case.loss
+    return where(loss) if changed and loss is not None else place_of_samples(subject)
+
+
+def _size(values: Tensor) -> float:
+    numbers = numbers_of(values) if values.ndim else values
+    return float(numbers.abs().double().square().mean().sqrt())
 
 
 def _is_input(raw: Raw) -> bool:

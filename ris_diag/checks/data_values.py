@@ -21,6 +21,7 @@ from ris_diag.samples import (
     rows_of_batch,
     samples,
     served,
+    sources,
 )
 
 SPLITS = ("train", "validation", "test")
@@ -151,8 +152,8 @@ def inputs_vary(context: Context) -> None:
     subject, known = context.subject, roles(context.subject)
     if known.unknown:
         return not_judged(context, known.unknown)
-    for split in ("train", "validation"):
-        rows = samples(subject, split).of(known.inputs)
+    for found in sources(subject):
+        split, rows = found.split, found.of(known.inputs)
         count = max(map(len, rows.values()), default=0)
         if count < FEWEST:
             not_judged(context, f"{split} has {count} inputs with one row a sample")

@@ -4,13 +4,14 @@ import torch
 from torch import Tensor
 
 from ris_diag.check import Threshold, check
-from ris_diag.checks.data_labels import labels_of
 from ris_diag.context import Context
 from ris_diag.measure import listed
-from ris_diag.samples import not_judged, numbers_of, place_of_samples, roles, splits_apart
+from ris_diag.samples import not_judged, numbers_of, place_of_samples, roles, sources, splits_apart
 
 FEWEST = 16
 MOST_COLUMNS = 16
+FEWEST_PILED = 8
+NEAR, CROWDED = 0.01, 0.05  # of the range; of the other values
 EXACT = (torch.float32, torch.float64)
 
 
@@ -20,8 +21,9 @@ EXACT = (torch.float32, torch.float64)
     title="Labels are not cut off at a value, nor rounded",
     what="Looks for a value at an end of the range that many labels of a continuous kind share "
     "exactly, and compares the splits: labels that end where the other split's go on, whole "
-    "numbers where the other's have fractions. Zero as the lowest value, shares between 0 and 1, "
-    "and values that are discrete anyhow are left alone.",
+    "numbers where the other's have fractions. Where the splits agree, a pile at the smallest "
+    "value alone or at 0 (amounts are often nothing), shares between 0 and 1, a function that "
+    "saturates, and discrete values are left alone.",
     why="A forgotten clamp or an integer type changes a part of the labels only: training and "
     "validation look right, and the large values are never learnt.",
     sources=("B4",),
@@ -40,14 +42,15 @@ def labels_are_whole(context: Context) -> None:
     subject, known = context.subject, roles(context.subject)
     if known.unknown or known.unlabelled:
         return not_judged(context, known.unknown or known.unlabelled)
-    labels = {split: labels_of(subject, split) for split in ("train", "validation")}
+    found = sources(subject)
+    train, validation = (samples.of(known.labels) for samples in found[:2])
     apart = splits_apart(subject)
     judged = False
-    for split, reference in (("train", "validation"), ("validation", "train")):
-        if split == "validation" and not apart:
-            continue
-        for name, values in labels[split].items():
-            columns, others = _columns(values), _columns(labels[reference].get(name))
+    for samples in found if apart else (found[0], *found[2:]):
+        split, reference = samples.split, "train" if samples.split == "validation" else "validation"
+        for name, values in samples.of(known.labels).items():
+            other = train if reference == "train" else validation
+            columns, others = _columns(values), _columns(other.get(name))
             if columns is None:
                 continue
             judged = True
@@ -88,17 +91,26 @@ def _cut(values: Tensor, others: Tensor | None, limit: float, reference: str) ->
     found: list[str] = []
     if others is not None and _whole(values) and not _whole(others) and values.std() > 0:
         return ["all are whole numbers, unlike those of " + reference]
-    for end, name in ((values.max(), "largest"), (values.min(), "smallest")):
-        share = float((values == end).double().mean())
-        rest = values[(values != values.max()) & (values != values.min())]
-        if share <= limit or len(rest) < FEWEST or len(torch.unique(rest)) < 0.9 * len(rest):
-            continue  # the other values are discrete, too
+    rest = values[(values != values.max()) & (values != values.min())]
+    if len(rest) < FEWEST or len(torch.unique(rest)) < 0.9 * len(rest):
+        return found  # discrete values
+    ends = {"largest": values.max(), "smallest": values.min()}
+    piled = {name: values == end for name, end in ends.items()}
+    for name, end in ends.items():
+        share = float(piled[name].double().mean())
+        if share <= limit or int(piled[name].sum()) < FEWEST_PILED:
+            continue
         beyond = 0.0
         if others is not None:
             beyond = float((others > end if name == "largest" else others < end).double().mean())
         bounded = float(values.min()) >= 0 and float(values.max()) <= 1
-        natural = bounded or (name == "smallest" and float(end) == 0)
-        if beyond > limit or not natural:
+        near = (rest - end).abs() < NEAR * (values.max() - values.min())
+        saturates = float(near.double().mean()) > CROWDED  # as a tanh, which nears its bound
+        # Amounts are often nothing, also where they were standardised.
+        amounts = float(end) == 0 or (
+            name == "smallest" and float(piled["largest"].double().mean()) <= limit
+        )
+        if beyond > limit or not (bounded or saturates or amounts):
             further = f", where {beyond:.0%} of {reference} go on" if beyond > limit else ""
             found.append(f"{share:.0%} are exactly {float(end):.4g}, the {name} value{further}")
     return found

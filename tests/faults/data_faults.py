@@ -229,7 +229,7 @@ def integer_targets() -> Case:
 # ---- labels and inputs
 
 
-@fault("D006", says="but in the other split they do", cause="labels-of-other-samples",
+@fault("D006", says="but in as many validation samples they do", cause="labels-of-other-samples",
        healthy=classifier, source=f"{DEEPCRIME}, operator TCL")  # fmt: skip
 def shuffled_apart_in_training() -> Case:
     stored = {split: classes(split, 0, 512) for split in ("train", "validation", "test")}
@@ -355,6 +355,29 @@ def stored_loader(split: str, seed: int) -> list[Pair]:
 
 def from_a_store() -> Case:
     return classifier(loader=stored_loader, declared=Declared(batch_size=16))
+
+
+@fault("D006", says="loader batch[1] don't depend", cause="labels-of-other-samples",
+       healthy=from_a_store)  # fmt: skip
+def loader_that_shuffles_twice() -> Case:
+    def loader(split: str, seed: int) -> list[Pair]:
+        x, label = classes(split, 0, 512)
+        one, other = (torch.randperm(512, generator=generator(n, seed)) for n in ("x", "label"))
+        pairs = TensorDataset(x[one], label[other])  # planted: loader_that_shuffles_twice
+        return list(DataLoader(pairs, batch_size=16))
+
+    return replace(from_a_store(), loader=loader)
+
+
+@fault("D003", says="from sample to sample at most", cause="input-scale-off", healthy=of_pictures)
+def divided_again_by_the_loss() -> Case:
+    def loss(model: nn.Module, batch: Pair, progress: Progress) -> Tensor:
+        x, label = batch
+        return F.cross_entropy(model(x / 255), label)  # planted: divided_again_by_the_loss
+
+    return of_pictures(
+        lambda s, seed, n: (images(s, seed, n)[0] / 4, images(s, seed, n)[1]), loss=loss
+    )
 
 
 @fault("D010", says="6 batches hold the same 16 samples", cause="same-batch-served",

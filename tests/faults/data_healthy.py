@@ -226,6 +226,11 @@ def rain_that_is_often_zero() -> Case:
 
 
 @odd
+def standardised_rain() -> Case:
+    return _targets(lambda y: (F.relu(y) - 0.6) / 1.2)
+
+
+@odd
 def ratings_in_whole_stars() -> Case:
     return _targets(lambda y: (y + 3).round().clamp(1, 5))
 
@@ -624,4 +629,21 @@ def masked_tokens() -> Case:
         batch=data,
         loss=loss,
         optimizer=adam(1e-2),
+    )
+
+
+@odd
+def residuals_of_an_equation() -> Case:
+    def data(split: str, seed: int, size: int) -> Pair:
+        return torch.rand(size, 1, generator=generator(split, seed)), torch.zeros(size, 1)
+
+    def loss(model: nn.Module, batch: Pair, progress: Progress) -> Tensor:
+        x = batch[0].clone().requires_grad_()
+        u = model(x)
+        (slope,) = torch.autograd.grad(u.sum(), x, create_graph=True)
+        start: Tensor = (model(torch.zeros(1, 1)) - 1).square().mean()
+        return F.mse_loss(slope + u, batch[1]) + start
+
+    return Case(
+        name="equation", model=lambda: mlp(1, 32, 1), batch=data, loss=loss, optimizer=adam(1e-2)
     )
