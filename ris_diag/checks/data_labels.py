@@ -186,7 +186,8 @@ def _compare_classes(
     largest = int(here.argmax())
     share, usual = float(here[largest] / here.sum()), float(there[largest] / there.sum())
     context.measure(**{f"{split} {name}": {"largest_share": share, "missing": missing}})
-    if share > limit and usual < 0.9:
+    # The other way round it is a sampler that balances the classes of the training.
+    if split == "train" and share > limit and usual < 0.9:
         text = (
             f"{share:.1%} of the {split} labels are of class {largest}, {usual:.1%} in "
             f"{reference} (limit {limit:.0%})"

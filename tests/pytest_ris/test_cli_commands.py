@@ -51,7 +51,7 @@ def make_fail(monkeypatch: pytest.MonkeyPatch, check_id: str) -> None:
 def test_list_names_every_check() -> None:
     result = ris_diag("list")
     assert result.exit_code == 0
-    listed = [line.split()[:2] for line in result.stdout.splitlines() if line[:1] in "GMLO"]
+    listed = [line.split()[:2] for line in result.stdout.splitlines() if line[:1] in "GMDLO"]
     assert listed == [[check.id, check.slug] for check in registry.all_checks()]
 
 
@@ -105,7 +105,7 @@ def test_exception_in_user_code_is_an_error_with_its_place() -> None:
 
 
 def test_nothing_but_skips_is_no_success() -> None:
-    result = ris_diag("check", "--case=tiny:bare")
+    result = ris_diag("check", "--case=tiny:bare", "--ignore=data")
     assert result.exit_code == 1
     assert (
         "does not apply: needs Case.fit (or Case.optimizer with Case.loss or Case.step)\n"
@@ -124,7 +124,7 @@ def test_declared_failure() -> None:
     [
         (["--select", "G"], letters("guard")),
         (["--select", "L001,L002", "--select", "memorises"], "LLO"),
-        (["--ignore", "guard", "--ignore", "L,M"], letters("overfit")),
+        (["--ignore", "guard", "--ignore", "L,M,D"], letters("overfit")),
         (["--select", "overfit", "--ignore", "O002"], letters("overfit")[1:]),
     ],
 )

@@ -55,7 +55,7 @@ def test_tool_table_alone(project: pytest.Pytester) -> None:
         (["--ris-select=L"], letters("litmus")),
         (["--ris-select=guard,O001"], letters("guard") + "O"),
         (["--ris-select=G001", "--ris-select=one-batch-learns"], "GL"),
-        (["--ris-ignore=L,G,M", "--ris-ignore=O003"], letters("overfit")[1:]),
+        (["--ris-ignore=L,G,M,D", "--ris-ignore=O003"], letters("overfit")[1:]),
         (["--ris-select=overfit", "--ris-ignore=worth-a-search"], letters("overfit")[1:]),
     ],
 )
