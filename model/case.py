@@ -112,6 +112,7 @@ class Reference:
             declared=ris_diag.Declared(
                 weights={"cov": weights.lam_cov, "cov_pred": weights.lam_cov_pred},
                 trace=float(array.size),
+                batch_size=self.batch_size,
                 beta_start=schedule.beta_start,
                 beta_final=schedule.beta_final,
                 warmup_share=schedule.warmup_share,

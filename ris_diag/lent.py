@@ -76,10 +76,8 @@ class Lent:
 
     def batch(self, split: str, seed: int, size: int) -> Batch:
         """`size` samples (x, y) of a split's loader, from its beginning, or all that it has."""
-        loader = self.loader if split == "train" or self.validation is None else self.validation
         xs, ys, count = [], [], 0
-        with torch.random.fork_rng(devices=()), _own_generators_kept(loader, seed):
-            torch.default_generator.manual_seed(seed)
+        with self.serving(split, seed) as loader:
             for x, y in _pairs(loader):
                 xs.append(x)
                 ys.append(y)
@@ -89,6 +87,14 @@ class Lent:
         if not xs:
             raise CaseError("from_xy: the loader is empty")
         return torch.cat(xs)[:size], torch.cat(ys)[:size]
+
+    @contextmanager
+    def serving(self, split: str, seed: int) -> Iterator[Iterable[Any]]:
+        """The loader of a split, its random choices from a seed; its state is put back."""
+        loader = self.loader if split == "train" or self.validation is None else self.validation
+        with torch.random.fork_rng(devices=()), _own_generators_kept(loader, seed):
+            torch.default_generator.manual_seed(seed)
+            yield loader
 
     def loss(self, model: nn.Module, batch: Batch, progress: Progress) -> Tensor:
         """loss_fn(model(x), y)."""

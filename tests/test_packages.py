@@ -406,7 +406,7 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_no_false_alarm(make: Callable[[], ris_diag.Case]) -> None:
     case = make()
-    report = ris_diag.run(case, select="guard,litmus")
+    report = ris_diag.run(case, select="guard,data,litmus")
     alarms = [result.message() for result in report.results if result.status in ("fail", "error")]
     assert not alarms, "\n".join(alarms)
     if case.main is None:

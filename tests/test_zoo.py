@@ -19,7 +19,7 @@ LOOP_CHECKS = {"L001", "L008", "L009"}
 
 
 def watched(case: Case, seed: int = 0) -> Report:
-    return ris_diag.run(case, select=["guard", "litmus"], seed=seed)
+    return ris_diag.run(case, select=["guard", "data", "litmus"], seed=seed)
 
 
 def complaints(report: Report) -> list[str]:

@@ -1,10 +1,20 @@
 """The checks. Importing this package registers all of them."""
 
 from ris_diag.checks import (
+    data_alike,
     data_covariance,
+    data_labels,
+    data_leak,
+    data_loader,
+    data_relation,
+    data_scale,
     data_scene_labels,
+    data_sequences,
     data_snapshots,
+    data_splits,
     data_stored,
+    data_values,
+    data_whole,
     evaluation,
     experiments,
     fresh,
@@ -33,10 +43,20 @@ from ris_diag.checks import (
 )
 
 __all__ = [
+    "data_alike",
     "data_covariance",
+    "data_labels",
+    "data_leak",
+    "data_loader",
+    "data_relation",
+    "data_scale",
     "data_scene_labels",
+    "data_sequences",
     "data_snapshots",
+    "data_splits",
     "data_stored",
+    "data_values",
+    "data_whole",
     "evaluation",
     "experiments",
     "fresh",

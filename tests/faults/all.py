@@ -3,6 +3,7 @@
 from tests.faults import (  # noqa: F401  # each enters its faults
     catalogue,
     covariance_faults,
+    data_faults,
     evaluation_faults,
     mechanics,
     oracle_faults,

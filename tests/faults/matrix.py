@@ -27,7 +27,7 @@ from tests.faults.zoo import ZOO
 
 NUMBERS = {"detected": 1.0, "cause": 0.95, "place": 0.85}  # least shares
 MEDIAN_SECONDS, LONGEST_SECONDS = 0.5, 5.0
-FAMILIES = ("guard", "law", "litmus")  # all but overfit
+FAMILIES = ("guard", "law", "data", "litmus")  # all but overfit
 AREA_OF = {cause.slug: cause.area for cause in all_causes()}
 
 

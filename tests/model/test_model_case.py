@@ -209,6 +209,7 @@ def test_what_is_declared_is_what_is_set(small: Reference) -> None:
     case = replace(small, train=TrainSettings(schedule=schedule)).case()
     assert case.declared == ris_diag.Declared(
         weights={"cov": 1.0, "cov_pred": 0.05},
+        batch_size=small.batch_size,
         beta_start=0.1,
         beta_final=0.4,
         warmup_share=0.5,

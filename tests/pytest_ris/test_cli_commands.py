@@ -105,7 +105,7 @@ def test_exception_in_user_code_is_an_error_with_its_place() -> None:
 
 
 def test_nothing_but_skips_is_no_success() -> None:
-    result = ris_diag("check", "--case=tiny:bare")
+    result = ris_diag("check", "--case=tiny:bare", "--ignore=data")
     assert result.exit_code == 1
     assert (
         "does not apply: needs Case.fit (or Case.optimizer with Case.loss or Case.step)\n"

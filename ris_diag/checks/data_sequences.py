@@ -1,0 +1,108 @@
+"""Labels of sequences are in step with their inputs. B4."""
+
+import torch
+from torch import Tensor
+
+from ris_diag.check import Threshold, check
+from ris_diag.context import Context, Subject
+from ris_diag.places import where
+from ris_diag.samples import not_judged, place_of_samples, roles, samples
+
+FURTHEST = 4
+FEWEST_STEPS, FEWEST_WORDS = 4, 4
+USUAL = (0, 1)
+
+
+@check(
+    "D011",
+    "labels-in-step",
+    title="The labels of a sequence are its input, shifted as declared",
+    what="Compares the whole numbers that the loss over classes gets, or the labels of the batch, "
+    "with the tokens that enter the model, at shifts of up to four steps; masked ones, below zero, "
+    "are left out. Without Declared(shift=...) only shifts that no one means are reported: two "
+    "steps or more ahead, which is a shift made twice, and one step back. The same position is "
+    "reported only where another shift is declared.",
+    why="A model that predicts its own input learns to copy, with an excellent loss; one that is "
+    "shifted twice predicts the step after next.",
+    sources=("B4",),
+    signs=("labels-shifted",),
+    needs=("model", "batch"),
+    thresholds=(
+        Threshold(
+            name="min_share",
+            value=0.98,
+            unit="of the labels equal to the shifted input",
+            why="a shift fits all of them; the ends of windows may not",
+        ),
+    ),
+)
+def labels_in_step(context: Context) -> None:
+    subject, known = context.subject, roles(context.subject)
+    declared = subject.case.declared
+    wanted = None if declared is None else declared.shift
+    if known.unknown:
+        return not_judged(context, known.unknown)
+    pairs = _of_the_loss(subject) or _of_the_batch(subject)
+    pairs = [(t, y) for t, y in pairs if min(t.shape[1], y.shape[1]) >= FEWEST_STEPS]
+    if not pairs:
+        return not_judged(context, "no labels that are whole numbers beside a sequence of them")
+    tokens, labels = pairs[0]
+    fits = {shift: _share(tokens, labels, shift) for shift in range(-FURTHEST, FURTHEST + 1)}
+    context.measure(fits={str(shift): share for shift, share in fits.items()})
+    least = context.limit("min_share")
+    fitting = [shift for shift, share in fits.items() if share >= least]
+    right = wanted in fitting if wanted is not None else bool(set(fitting) & set(USUAL))
+    if right:
+        return None
+    found = max(fits, key=lambda shift: fits[shift])
+    unclear = found not in fitting or found < -1 or len(torch.unique(tokens)) < FEWEST_WORDS
+    if wanted is None and unclear:
+        return not_judged(context, "the labels are no shifted copy of the input")
+    usual = 1 if wanted is None else wanted
+    context.problem(
+        f"label[t] is input[t{found:+d}] in {fits[found]:.0%} of the labels; "
+        f"{'usual' if wanted is None else 'declared'} is {usual:+d}, which fits "
+        f"{fits.get(usual, 0.0):.0%} (limit {least:.0%})",
+        sign="labels-shifted",
+        place=where(subject.case.loss) if known.targets else place_of_samples(subject),
+        next_step="shift once, in the data or in the loss: logits[:, :-1] against tokens[:, 1:]",
+    )
+    return None
+
+
+def _of_the_loss(subject: Subject) -> list[tuple[Tensor, Tensor]]:
+    """Tokens and what the loss compared with, both [B, T]."""
+    known = roles(subject)
+    return [
+        (tokens, target.reshape(len(tokens), -1))
+        for tokens in known.tokens[:1]
+        for target in known.targets
+        if target.numel() % len(tokens) == 0 and target.numel() > len(tokens)
+    ]
+
+
+def _of_the_batch(subject: Subject) -> list[tuple[Tensor, Tensor]]:
+    known, found = roles(subject), samples(subject, "train")
+    whole = {
+        name: t
+        for name, t in found.rows.items()
+        if t.ndim == 2 and not (t.is_floating_point() or t.is_complex() or t.dtype == torch.bool)
+    }
+    return [
+        (whole[x], whole[y])
+        for x in known.inputs
+        for y in known.labels
+        if x in whole and y in whole
+    ]
+
+
+def _share(tokens: Tensor, labels: Tensor, shift: int) -> float:
+    """Share of the labels that are the input `shift` steps on; 0 where there are too few."""
+    length = min(tokens.shape[1], labels.shape[1])
+    steps = torch.arange(length)
+    steps = steps[(steps + shift >= 0) & (steps + shift < tokens.shape[1])]
+    given, ahead = labels[:, steps], tokens[:, steps + shift]
+    kept = given >= 0
+    if int(kept.sum()) < FEWEST_STEPS:
+        return 0.0
+    return float((given == ahead)[kept].double().mean())
