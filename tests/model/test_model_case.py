@@ -40,8 +40,8 @@ def test_the_reference_offers_every_part_that_fits_it() -> None:
     assert case.name == "ris-reference-12x12"
     # What is declared about checks is no part: nothing is known to fail.
     parts = {item.name for item in fields(case)} - {"expected_failures", "thresholds", "exempt"}
-    # It has a loop, which stands for its pieces, a truth, and covariances with their baselines.
-    parts -= {"optimizer", "step", "scheduler", "main", "restore", "oracle", "baselines"}
+    # It has a loop, which stands for its pieces, and covariances, which stand for a plain metric.
+    parts -= {"optimizer", "step", "scheduler", "main", "restore", "metric", "baselines"}
     assert {"model", "batch", "loss", "fit", "paths", "loader", "covariance"} <= parts
     assert not [part for part in parts if not case.offers(part)]
     inner = {f"covariance.{item.name}" for item in fields(ris_diag.Covariance)}
