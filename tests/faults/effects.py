@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from ris_diag import Case, Plan, Progress, Training
+from ris_diag.covariance import CovarianceParts
 from tests.faults.registry import Fault
 
 Outcome = dict[str, Any]
@@ -311,9 +312,9 @@ def _script(case: Case) -> Any:
 
 def _covariance(case: Case) -> Any:
     """Values of the blend, the estimates, the loss; which inadmissible values are refused."""
-    parts = case.covariance
-    if parts is None or case.model is None:
+    if case.covariance is None or case.model is None:
         return None
+    parts = CovarianceParts(case.covariance)
     model, batch = case.model().eval(), _batch(case, "validation", 3)
     truth, sample = parts.truth(batch), parts.sample(batch)
     with torch.no_grad():
@@ -358,7 +359,7 @@ def _moved_prediction(case: Case) -> Any:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1)
-        return case.covariance.predict(model, _batch(case, "validation", 3))
+        return CovarianceParts(case.covariance).predict(model, _batch(case, "validation", 3))
 
 
 def _distance(case: Case) -> Any:
