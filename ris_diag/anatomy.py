@@ -25,7 +25,7 @@ class Called:
 
     Attributes:
         name: of the function: "cross_entropy", "softmax", "sub".
-        module: path of the innermost module that made the call, "" outside of all.
+        module: path and type of the innermost module that made the call, "" outside of all.
         place: file:line of the user's code.
         args: its tensors and numbers by name; positional ones under their number.
         output: what it gave.
@@ -197,7 +197,7 @@ class _Mode(TorchFunctionMode):
     def _called(self, name: str, args: Any, kwargs: Any, result: Any) -> Called:
         return Called(
             name=name,
-            module=self._path(),
+            module=self._shown_path(),
             place=calling_place(),
             args={**{str(k): a for k, a in enumerate(args)}, **kwargs},
             output=result,
@@ -205,6 +205,11 @@ class _Mode(TorchFunctionMode):
 
     def _path(self) -> str:
         return self.names.get(self.stack[-1], type(self.stack[-1]).__name__) if self.stack else ""
+
+    def _shown_path(self) -> str:
+        """Path and type of the module at work: "net.5 (ReLU)"."""
+        path, kind = self._path(), type(self.stack[-1]).__name__ if self.stack else ""
+        return path if path == kind else f"{path} ({kind})"
 
     def _outside(self) -> bool:
         """Whether no module with parameters of its own is at work."""

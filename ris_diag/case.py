@@ -177,7 +177,7 @@ class Override:
 
 # Names that a check may need for what several parts can give.
 EITHER = {
-    "prediction": "Case.predict",
+    "prediction": "Case.predict (or Case.loss)",
     "loop": "Case.fit (or Case.optimizer with Case.loss or Case.step)",
     "run": "Case.fit with Case.model and Case.batch (or another training, or Case.main)",
 }
@@ -340,14 +340,18 @@ class Case:
 
         "loop" is whatever trains on batches that it is given: `fit`, `step` with `optimizer`, or
         `loss` with `optimizer`. "run" is a loop or `main`, "prediction" is `predict`, also that of
-        `covariance`.
+        `covariance`, or what `loss` gets from the model.
         """
         if part == "loop":
             return self.fit is not None or (
                 self.optimizer is not None and (self.step is not None or self.loss is not None)
             )
         if part == "prediction":
-            return self.predict is not None or self.offers("covariance.predict")
+            return (
+                self.predict is not None
+                or self.offers("covariance.predict")
+                or (self.model is not None and self.loss is not None)
+            )
         if part == "run":
             return self.main is not None or all(map(self.offers, ("model", "batch", "loop")))
         value: Any = self

@@ -12,7 +12,7 @@ from ris_diag.case import Batch, Case, Declared, Fit, Losses, Progress
 from ris_diag.check import Check
 from ris_diag.covariance import CovarianceParts
 from ris_diag.errors import CaseError
-from ris_diag.graph import map_leaves
+from ris_diag.graph import map_leaves, tensors_in
 from ris_diag.loop import as_losses, fit_of
 from ris_diag.places import where
 from ris_diag.progress import ProgressFactory, silent
@@ -95,9 +95,23 @@ class Subject:
 
     @property
     def predict(self) -> Callable[[nn.Module, Batch], Tensor]:
-        """What inference gives out."""
-        own = self.case.predict
-        return own if own is not None else self.covariance.predict
+        """What inference gives out: the case's own, else what its loss gets from the model."""
+        if self.case.predict is not None:
+            return self.case.predict
+        if self.case.offers("covariance.predict"):
+            return self.covariance.predict
+        return self._output_in_loss
+
+    def _output_in_loss(self, model: nn.Module, batch: Batch) -> Any:
+        """The last output of the model while its loss is computed."""
+        outputs: list[Any] = []
+        hook = model.register_forward_hook(lambda module, args, output: outputs.append(output))
+        try:
+            self.loss(model, batch, Progress(epoch=1, epochs=1))
+        finally:
+            hook.remove()
+        found = [tensor for output in outputs for tensor in tensors_in(output)]
+        return found[0] if found else None
 
     @property
     def covariance(self) -> CovarianceParts:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ris_diag.case import Batch, Progress
 from ris_diag.errors import CaseError
 from ris_diag.graph import map_leaves
+from ris_diag.places import calling_place, placed
 
 
 class Lent:
@@ -29,25 +30,27 @@ class Lent:
             raise CaseError(f"from_xy: optimizer is {type(optimizer).__name__}")
         self.model, self.loss_fn, self.optimizer = model, loss_fn, optimizer
         self.loader, self.validation = loader, validation
+        self.place = calling_place()
         self._state = {name: t.detach().clone() for name, t in model.state_dict().items()}
         self._modes = {module: module.training for module in model.modules()}
         self._gradients = {p: (p.requires_grad, p.grad) for p in model.parameters()}
         self._optimizer_state = _copied(optimizer.state_dict())
 
     def parts(self) -> dict[str, Callable[..., Any]]:
-        """The parts of the case; reports name the user's own function in place of the one here."""
+        """The parts of the case; reports name what the user gave, and where he gave it."""
 
         def loss(model: nn.Module, batch: Batch, progress: Progress) -> Tensor:
             return self.loss(model, batch, progress)
 
         loss.__wrapped__ = self.loss_fn  # type: ignore[attr-defined]  # read by inspect.unwrap
+        given = f"Case.from_xy at {self.place}" if self.place else "Case.from_xy"
         return {
-            "model": self.fresh_model,
-            "optimizer": self.fresh_optimizer,
-            "batch": self.batch,
+            "model": placed(self.fresh_model, f"{type(self.model).__name__}, model of {given}"),
+            "optimizer": placed(self.fresh_optimizer, f"optimizer of {given}"),
+            "batch": placed(self.batch, f"loader of {given}"),
             "loss": loss,
-            "predict": self.predict,
-            "truth": self.truth,
+            "predict": placed(self.predict, f"model of {given}"),
+            "truth": placed(self.truth, f"y of the loader of {given}"),
             "restore": self.restore,
         }
 

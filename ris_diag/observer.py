@@ -116,6 +116,8 @@ NOTED = (
     (ReduceLROnPlateau, "step", "scheduler"),
     (Optimizer, "zero_grad", "zero_grad"),
     (nn.Module, "zero_grad", "zero_grad"),
+    # What clip_grad_norm_ calls, however it was imported.
+    (torch.nn.utils.clip_grad, "_clip_grads_with_norm_", "clip"),
 )
 
 
@@ -237,6 +239,8 @@ class _Watch:
         def init(built: Any, *args: Any, **kwargs: Any) -> None:
             self.trace.built[id(built)] = calling_place()
             original(built, *args, **kwargs)
+            if isinstance(built, Optimizer):
+                self.trace.made.append(built)
 
         return init
 

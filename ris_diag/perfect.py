@@ -134,7 +134,7 @@ def _require_alike(case: Case, oracle: Any, output: Any) -> None:
 
 def predicted_by(subject: Subject, model: torch.nn.Module, batch: Batch) -> Tensor | None:
     """What inference gives out, None where it isn't known or no tensor."""
-    if not subject.case.offers("prediction"):
+    if subject.case.predict is None and not subject.case.offers("covariance.predict"):
         return None
     with torch.no_grad(), subject.seeded("oracle"):
         prediction: Any = subject.predict(model, batch)

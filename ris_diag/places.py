@@ -3,6 +3,7 @@
 import inspect
 import sysconfig
 import traceback
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,24 +13,15 @@ STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
 OVERRIDES = ("torch/overrides.py", "torch/_tensor.py")  # they stand between a call and its watcher
 # What watches a call from inside of it; another file of the toolkit made the call itself.
 MODES = ("places.py", "operations.py", "anatomy.py", "followed.py")
-WATCHERS = (*MODES, "observer.py")
-# What `Case.from_xy` was given, by the method that stands for it.
-LENT = {
-    "Lent.fresh_model": "model of Case.from_xy",
-    "Lent.fresh_optimizer": "optimizer of Case.from_xy",
-    "Lent.batch": "loader of Case.from_xy",
-    "Lent.predict": "model of Case.from_xy",
-    "Lent.truth": "y of the loader of Case.from_xy",
-}
+WATCHERS = (*MODES, "observer.py", "lent.py", "case.py")
 LIBRARIES = {"site-packages", "dist-packages"}  # also those of the user and of other environments
 
 
 def where(function: Any) -> str:
     """file:line of a callable's definition, or its name where Python can't tell."""
     function = inspect.unwrap(getattr(function, "func", function))
-    lent = LENT.get(getattr(function, "__qualname__", ""))
-    if lent is not None:
-        return lent
+    if hasattr(function, "ris_place"):
+        return str(function.ris_place)
     if not hasattr(function, "__code__") and not isinstance(function, type):
         function = getattr(function, "__func__", type(function))
     try:
@@ -39,6 +31,16 @@ def where(function: Any) -> str:
     if not is_users(path):  # a class of torch, a model that was lent
         return str(getattr(function, "__qualname__", function))
     return f"{short_path(path)}:{line + 1}"
+
+
+def placed(function: Callable[..., Any], place: str) -> Callable[..., Any]:
+    """The same function, which `where` finds at `place`."""
+
+    def at_its_place(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    at_its_place.ris_place = place  # type: ignore[attr-defined]  # read by `where`
+    return at_its_place
 
 
 def place_of(error: BaseException) -> str:

@@ -121,6 +121,7 @@ class Trace:
             "scaler.step", "scaler.update", "scheduler", "zero_grad", "clip scaled" (gradients
             shrank before they were unscaled), "clip late" (behind the step).
         optimizers: those that took a step.
+        made: optimisers that were built, whether they stepped or not.
         built: file:line where an optimiser or a scheduler was built, by its id.
         phase: "train" or "validation" while such batches are gone through, else "".
         batches: training batches served so far.
@@ -139,6 +140,7 @@ class Trace:
     usage: dict[nn.Module, Usage] = field(default_factory=dict)
     optimizers: list[torch.optim.Optimizer] = field(default_factory=list)
     built: dict[int, str] = field(default_factory=dict)
+    made: list[torch.optim.Optimizer] = field(default_factory=list)
     phase: str = ""
     batches: int = 0
     served: list[frozenset[int]] = field(default_factory=list)

@@ -89,6 +89,7 @@ cause(
         "dead-at-start": SOMETIMES,
         "initial-loss-off": OFTEN,
         "update-too-small": SOMETIMES,
+        "larger-rate-learns": SOMETIMES,
     },
     silent="The first epochs are spent on the scale, and the curve looks like learning.",
     repair="Use the initialisation that belongs to the activation (kaiming, xavier).",

@@ -9,7 +9,7 @@ cause(
     title="An operation gives NaN or infinity",
     looks={
         "operation-not-finite": ALWAYS,
-        "loss-not-finite": MOSTLY,
+        "loss-not-finite": OFTEN,
         "litmus-not-finite": OFTEN,
         "losses-not-finite": OFTEN,
         "values-not-finite": OFTEN,

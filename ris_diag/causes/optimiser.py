@@ -58,7 +58,7 @@ cause(
     looks={
         "smaller-rate-learns": MOSTLY,
         "update-too-large": MOSTLY,
-        "loss-explodes": OFTEN,
+        "loss-explodes": MOSTLY,
         "litmus-not-finite": SOMETIMES,
         "values-not-finite": SOMETIMES,
         "loss-not-finite": SOMETIMES,

@@ -80,6 +80,9 @@ def _compare(context: Context, one: str, other: str, seen: dict[str, list[int]])
     if repeated > MOST_REPEATED:
         not_judged(context, f"{one} and {other}: {repeated:.0%} of the inputs repeat anyhow")
         return
+    if "train" not in (one, other) and seen[one] == seen[other]:
+        not_judged(context, f"{one} and {other} are served by one loader")
+        return
     if _one_set(context.subject, one, other):
         not_judged(context, f"{one} and {other} are one data set in one order, masked by split")
         return

@@ -10,8 +10,9 @@ from ris_diag.case import Batch
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context
 from ris_diag.errors import CaseError
-from ris_diag.graph import map_leaves
+from ris_diag.graph import map_leaves, tensors_in
 from ris_diag.measure import listed, nudged_model
+from ris_diag.norms import hash_of
 from ris_diag.places import where
 from ris_diag.watched import place_of_model
 
@@ -40,7 +41,20 @@ def inference_is_deterministic(context: Context) -> None:
     subject, limit = context.subject, context.limit("max_difference")
     model = nudged_model(subject).eval()
     batch = subject.batch("validation", SIZE)
-    first, second = (predicted(context, model, batch) for _ in range(2))
+    inputs: list[list[int]] = [[], []]
+    predictions = []
+    for seen in inputs:
+        hook = model.register_forward_pre_hook(
+            lambda module, args, seen=seen: seen.extend(map(hash_of, tensors_in(args)))
+        )
+        try:
+            predictions.append(predicted(context, model, batch))
+        finally:
+            hook.remove()
+    first, second = predictions
+    if subject.case.predict is None and inputs[0] != inputs[1]:
+        context.say("not judged: the loss gives the model another input every time")
+        return
     difference = relative_difference(first, second)
     active = [name for name, module in model.named_modules() if module.training]
     context.measure(difference=difference, still_in_train_mode=active)

@@ -202,7 +202,7 @@ def batch_norm_works(context: Context) -> None:
     "network is smaller than it looks, from the first step on.",
     sources=SOURCES,
     signs=("dead-at-start", "units-alike", "all-weights-zero"),
-    needs=("model", "batch", "loop", "prediction"),
+    needs=("model", "batch", "loop"),
     thresholds=(
         Threshold(
             name="max_dead",

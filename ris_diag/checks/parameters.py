@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context
-from ris_diag.measure import listed
+from ris_diag.measure import Fitted, listed
 from ris_diag.trace import Step, Trace
 from ris_diag.watched import (
     class_of,
@@ -36,7 +36,13 @@ EACH = Threshold(name="max_offenders", value=0, unit="parameters", why="each is 
     why="A parameter that no optimiser holds keeps its initial value for ever; one that two hold "
     "is pulled in two directions.",
     sources=SOURCES,
-    signs=("none-in-optimiser", "not-in-optimiser", "optimiser-rebuilt", "held-twice"),
+    signs=(
+        "none-in-optimiser",
+        "not-in-optimiser",
+        "optimiser-idle",
+        "optimiser-rebuilt",
+        "held-twice",
+    ),
     needs=("run",),
     thresholds=(EACH,),
 )
@@ -53,7 +59,11 @@ def optimiser_holds_parameters(context: Context) -> None:
         for name, p in named_parameters(fitted).items()
         if p.requires_grad and not frozen_by_declaration(subject.case.declared, name)
     }
+    trainable |= _unheld(fitted)
     absent = [name for name, key in trainable.items() if key not in held]
+    idle = {id(p) for o in fitted.trace.made for g in o.param_groups for p in g["params"]}
+    waiting = [name for name in absent if trainable[name] in idle]
+    absent = [name for name in absent if name not in waiting]
     twice = [name for name, key in trainable.items() if held[key] > 1]
     context.measure(trainable=len(trainable), held=len(held), absent=absent, twice=twice)
     place = place_of_optimiser(subject, fitted.trace)
@@ -70,6 +80,14 @@ def optimiser_holds_parameters(context: Context) -> None:
             else "pass model.parameters() to the optimiser, or declare these as frozen: "
             "Declared(frozen=[...])",
         )
+    if len(waiting) > limit:
+        context.problem(
+            f"{len(waiting)} of {len(trainable)} trainable parameters are in an optimiser that "
+            f"never steps ({listed(waiting)}), limit {limit:g}",
+            sign="optimiser-idle",
+            place=place_of_training(subject, fitted.trace),
+            next_step="call step() of every optimiser, or leave out the one that has no task",
+        )
     if rebuilt > 1:
         context.problem(
             f"the optimiser was built {rebuilt} times in {len(fitted.trace.steps)} steps: its "
@@ -85,6 +103,21 @@ def optimiser_holds_parameters(context: Context) -> None:
             place=place,
             next_step="give each parameter to one group of one optimiser",
         )
+
+
+def _unheld(fitted: Fitted) -> dict[str, int]:
+    """Ids of parameters to which a script's loss leads, of modules that no optimiser knows."""
+    if fitted.epochs or any(fitted.steps):
+        return {}
+    trace = fitted.trace
+    reached = {id(trace.parameters[n]) for passes in trace.backward for n in passes.reached}
+    known = {id(p) for root in fitted.roots for p in root.parameters()}
+    return {
+        f"{type(call.module).__name__}.{name}": id(p)
+        for call in trace.calls
+        for name, p in call.module.named_parameters()
+        if id(p) in reached and id(p) not in known and p.requires_grad
+    }
 
 
 def held_by(trace: Trace, steps: list[Step]) -> list[Tensor]:

@@ -231,7 +231,7 @@ def weights_stay_as_stepped(context: Context) -> None:
     thresholds=(
         Threshold(
             name="min_share",
-            value=0.01,
+            value=0.05,
             unit="of the peak, at half of the watched steps",
             why="a decay to the end of a run this short is at half its way",
         ),

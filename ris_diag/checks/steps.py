@@ -86,6 +86,7 @@ def _cleared_inside(trace: Trace) -> int:
         "cleared-before-step",
         "clip-scaled",
         "clip-late",
+        "clip-early",
         "never-unscaled",
         "no-scaler-update",
         "scheduler-first",
@@ -123,6 +124,13 @@ def calls_in_order(context: Context) -> None:
             "gradients shrank behind the step that used them",
             "clip between backward() and step()",
         )
+    early = _clipped_in_front_of_backward(events)
+    if early:
+        wrong["clip-early"] = (
+            f"in {early} of {len(trace.steps)} steps gradients are clipped in front of backward(), "
+            "and not behind it",
+            "clip between backward() and step()",
+        )
     if any(b.scale != 1 for b in trace.backward) and "unscale" not in events:
         wrong["never-unscaled"] = (
             "the loss was scaled, the gradients were never unscaled",
@@ -143,6 +151,21 @@ def calls_in_order(context: Context) -> None:
         place = place_of_training(context.subject, trace)
         for sign, (seen, next_step) in wrong.items():
             context.problem(seen, sign=sign, place=place, next_step=next_step)
+
+
+def _clipped_in_front_of_backward(events: list[str]) -> int:
+    """Steps with a clipping since the step before, all in front of the first backward pass."""
+    count = 0
+    since: list[str] = []
+    for event in events:
+        if event == "step":
+            last = max((k for k, e in enumerate(since) if e == "clip"), default=None)
+            first = next((k for k, e in enumerate(since) if e == "backward"), len(since))
+            count += last is not None and last < first < len(since)
+            since = []
+        else:
+            since.append(event)
+    return count
 
 
 def _cleared_in_front_of(trace: Trace, step: Step) -> bool:

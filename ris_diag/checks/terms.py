@@ -289,7 +289,7 @@ def _around_zero(leaves_at: Sequence[Tensor]) -> bool:
     if _hermitian(values):
         traces = values.diagonal(dim1=-2, dim2=-1).sum(-1).abs()
         return bool(traces.std() > CONSTANT * traces.mean())
-    rows = torch.linalg.vector_norm(values.flatten(1), dim=1)
+    rows = torch.linalg.vector_norm(values.reshape(len(values), -1), dim=1)
     return values[0].numel() == 1 or bool(rows.std() > CONSTANT * rows.mean())
 
 
