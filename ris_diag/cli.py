@@ -144,6 +144,7 @@ def data(
     case = shards.case(trace=trace)
     runner = Runner(case, seed=seed, command=command, progress=for_stream())
     report = runner.run(checks, _print_result)
+    _print_report(report)
     _write(report, json_file)
     if not report.ok:
         raise SystemExit(CLOSED)
