@@ -26,7 +26,7 @@ from ris_diag.norms import hash_of, norm_of, product, stacked, transformed
 from ris_diag.operations import Operations
 from ris_diag.places import calling_place
 from ris_diag.trace import Backward, Call, Step, Trace, Usage
-from ris_diag.undone import Undone
+from ris_diag.undone import Turned, Undone, glimpse, rounded_away
 
 
 class TrainingStopped(BaseException):
@@ -139,6 +139,8 @@ class _Watch:
         self._before: tuple[list[int], Tensor, Tensor, list[Tensor]] | None = None
         self._undone: dict[Optimizer, Undone] = {}
         self._undone_now = 0.0
+        self._turned, self._turned_now = Turned(), 1.0
+        self._seen: list[Tensor] = []
         self._graphs: list[tuple[int, set[Any]]] = []
 
     def add(self, parameter: Tensor, name: str) -> int:
@@ -172,6 +174,8 @@ class _Watch:
                 for leaf in leaves(root, graph)
             ]
             carried = self._carried([node for graph in graphs for node in graph])
+            if not self.trace.optimizers:
+                self._look_for_updates()
             before = self.norms()
             for number, optimizer in enumerate(self.trace.optimizers):
                 held = [self._number[id(p)] for p in _parameters(optimizer)]
@@ -185,6 +189,7 @@ class _Watch:
             finally:
                 self._in_backward = False
             after = self._raw = self.norms()
+            self._turned.arrived(self.trace.parameters)
             self.trace.events.append("backward")
             place = calling_place()
             for root in roots:
@@ -205,6 +210,13 @@ class _Watch:
                 )
 
         return noted
+
+    def _look_for_updates(self) -> None:
+        """Count weights that move although no optimiser has stepped yet."""
+        now = [glimpse(p).clone() for p in self.trace.parameters]
+        pairs = zip(self._seen, now, strict=False)
+        self.trace.updated_by_hand += any(not torch.equal(old, new) for old, new in pairs)
+        self._seen = now
 
     def _carried(self, graph: list[Any]) -> bool:
         """Whether a graph holds operations of an earlier batch, or of three passes ago."""
@@ -286,6 +298,7 @@ class _Watch:
         with torch.no_grad():
             copies = [p.detach().clone() for p in held]
             gradients = stacked([norm_of(p.grad) for p in held])
+            self._turned_now = self._turned.cosine(held)
         self._before = (numbers, gradients, stacked([norm_of(p) for p in copies]), copies)
         self._undone_now = self._undone.setdefault(optimizer, Undone()).share(held)
         self._in_step = True
@@ -312,6 +325,8 @@ class _Watch:
                 backward=len(self.trace.backward),
                 place=calling_place(),
                 undone=self._undone_now,
+                turned=self._turned_now,
+                rounded=rounded_away(held, updates),
             )
         )
         with torch.no_grad():

@@ -57,6 +57,8 @@ class Step:
         place: file:line of the user's code.
         undone: how much of the way since its last step, or since its first, something else took
             back in the meantime, between 0 and 1.
+        turned: cosine between the gradient at the step and behind the last backward pass.
+        rounded: of weights in half precision, share of the entries that have a gradient and stay.
     """
 
     optimizer: int
@@ -70,6 +72,8 @@ class Step:
     backward: int
     place: str
     undone: float = 0.0
+    turned: float = 1.0
+    rounded: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +132,7 @@ class Trace:
         served: hashes of the tensors in each of them.
         validated: the same of the validation batches.
         operations: cuts of the graph, device-less factories and syncs, where they were asked for.
+        updated_by_hand: backward passes in front of which weights had moved without an optimiser.
         raised: what module calls and backward passes raised: "ValueError in a call of Linear".
     """
 
@@ -147,6 +152,7 @@ class Trace:
     validated: list[frozenset[int]] = field(default_factory=list)
     raised: list[str] = field(default_factory=list)
     operations: Operations | None = None
+    updated_by_hand: int = 0
 
     @property
     def losses(self) -> list[float]:

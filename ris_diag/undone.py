@@ -1,4 +1,4 @@
-"""Whether something outside of the optimiser puts weights back to where they were."""
+"""What happens to weights and gradients between backward pass and step, and between steps."""
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ class Undone:
         self._first = self._first or before
         self._before = before
         self._after = [p.detach().clone() for p in held]
-        self._glimpse = [_glimpse(p).clone() for p in held]
+        self._glimpse = [glimpse(p).clone() for p in held]
 
     def share(self, held: list[Tensor]) -> float:
         """How much of the way since the last step, or since the first, is taken back; 0 to 1."""
@@ -28,8 +28,8 @@ class Undone:
             return 0.0
         changed = [
             k
-            for k, (p, glimpse) in enumerate(zip(held, self._glimpse, strict=True))
-            if not torch.equal(_glimpse(p), glimpse)
+            for k, (p, seen) in enumerate(zip(held, self._glimpse, strict=True))
+            if not torch.equal(glimpse(p), seen)
         ]
         if not changed:
             return 0.0
@@ -45,5 +45,46 @@ class Undone:
         return max(0.0, 1 - (left / went) ** 0.5) if went > 0 else 0.0
 
 
-def _glimpse(parameter: Tensor) -> Tensor:
+class Turned:
+    """Remembers the gradients behind the last backward pass."""
+
+    def __init__(self) -> None:
+        self._left: dict[int, Tensor] = {}
+
+    def arrived(self, parameters: list[Tensor]) -> None:
+        """Keep the gradients as backward left them."""
+        self._left = {
+            id(p): p.grad.detach().clone()
+            for p in parameters
+            if p.grad is not None and not p.grad.is_sparse
+        }
+
+    def cosine(self, held: list[Tensor]) -> float:
+        """Between the gradients now and as they were; 1 where there is nothing to compare."""
+        pairs = [
+            (p.grad.detach(), self._left[id(p)])
+            for p in held
+            if p.grad is not None
+            and id(p) in self._left
+            and p.grad.shape == self._left[id(p)].shape
+        ]
+        inner = sum(float((now.conj() * was).real.sum()) for now, was in pairs)
+        one, other = (sum(float(pair[k].abs().square().sum()) for pair in pairs) for k in range(2))
+        size = (one * other) ** 0.5
+        return inner / size if 0 < size < float("inf") else 1.0
+
+
+def rounded_away(held: list[Tensor], updates: list[Tensor]) -> float:
+    """Of half-precision parameters: share of the entries with a gradient that didn't change."""
+    still = counted = 0
+    for parameter, update in zip(held, updates, strict=False):
+        if parameter.dtype in (torch.float16, torch.bfloat16) and parameter.grad is not None:
+            wanted = parameter.grad != 0
+            counted += int(wanted.sum())
+            still += int((wanted & (update == 0)).sum())
+    return still / counted if counted else 0.0
+
+
+def glimpse(parameter: Tensor) -> Tensor:
+    """A few entries, enough to tell that a parameter changed."""
     return parameter.detach().flatten()[:LOOKED_AT]

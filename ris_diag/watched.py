@@ -162,7 +162,9 @@ def place_of_optimiser(subject: Subject, trace: Trace, number: int = 0) -> str:
 
 def steps_or_problem(context: Context, trace: Trace) -> bool:
     """Whether optimiser steps were seen; a check that reads them can't pass without any."""
-    if not trace.steps:
+    if not trace.steps and trace.updated_by_hand:
+        context.say("not judged: weights are updated without an optimiser")
+    elif not trace.steps:
         context.problem(
             "no optimiser step was seen",
             sign="no-steps",

@@ -109,6 +109,7 @@ cause(
         "memorises-nothing": OFTEN,
         "memorises-partly": SOMETIMES,
         "prediction-does-not-fall": OFTEN,
+        "gradient-turned": SOMETIMES,
     },
     silent="A plateau has a hundred causes.",
     repair="Run the experiments: our loop, our loss, another learning rate.",

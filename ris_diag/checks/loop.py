@@ -242,6 +242,9 @@ def one_step_a_batch(context: Context) -> None:
             place=where(subject.fit),
             next_step="don't catch what you can't mend: let it end the training",
         )
+    if trace.updated_by_hand and not steps:
+        context.say("not counted: weights are updated without an optimiser")
+        return
     if abs(planned - steps - skipped) > context.limit("max_missing_share") * planned:
         wanted = "" if planned == batches else f", {planned} were planned"
         context.problem(
@@ -255,7 +258,7 @@ def one_step_a_batch(context: Context) -> None:
 
 def _passes_of_a_script(context: Context, trace: Trace) -> None:
     passes = sum(not p.inside_step for p in trace.backward) / accumulation(context.subject)
-    steps = len(trace.steps)
+    steps = len(trace.steps) or trace.updated_by_hand
     context.measure(steps=steps, backward=len(trace.backward))
     if not steps or passes > context.limit("max_passes") * steps:
         context.problem(

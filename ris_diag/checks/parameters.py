@@ -17,6 +17,7 @@ from ris_diag.watched import (
     frozen_by_declaration,
     largest_of,
     named_parameters,
+    place_of_model,
     place_of_optimiser,
     place_of_training,
     steps_or_problem,
@@ -24,6 +25,7 @@ from ris_diag.watched import (
 )
 
 SOURCES = ("B1",)
+ROUNDED = 0.5  # share of the entries
 EACH = Threshold(name="max_offenders", value=0, unit="parameters", why="each is to be trained")
 
 
@@ -220,6 +222,7 @@ def parameters_get_gradient(context: Context) -> None:
     why="An optimiser of another model, a learning rate of 0 in one group or an update below the "
     "precision of the dtype: gradients everywhere, and nothing learns.",
     sources=SOURCES,
+    signs=("parameters-move", "updates-rounded-away"),
     needs=("run",),
     thresholds=(
         EACH,
@@ -245,11 +248,22 @@ def parameters_move(context: Context) -> None:
         names.get(id(trace.parameters[n]), trace.names[n])
         for n in ((gradients > max(floor, 0.0)) & (moved == 0)).nonzero().flatten().tolist()
     ]
-    context.measure(held=int((moved >= 0).sum()), stuck=stuck)
+    rounded = [step.rounded for step in trace.steps if step.rounded > ROUNDED]
+    context.measure(held=int((moved >= 0).sum()), stuck=stuck, rounded=rounded)
+    if len(rounded) > len(trace.steps) / 2:
+        context.problem(
+            f"in {len(rounded)} of {len(trace.steps)} steps up to {max(rounded):.0%} of the "
+            f"half-precision weights that have a gradient stay as they are (limit {ROUNDED:.0%}): "
+            "the update is below their precision",
+            sign="updates-rounded-away",
+            place=place_of_model(fitted.roots[0], subject) if fitted.roots else "",
+            next_step="keep the weights in float32, and use autocast for the computation alone",
+        )
     if len(stuck) > context.limit("max_offenders"):
         context.problem(
             f"{len(stuck)} of {int((gradients > 0).sum())} parameters with a gradient don't move "
             f"in {len(trace.steps)} steps ({listed(stuck)}), limit 0",
+            sign="parameters-move",
             place=place_of_training(subject, trace),
             next_step=f"look at the learning rates {trace.learning_rates}, at what restores old "
             "weights, and at half precision weights",

@@ -18,6 +18,8 @@ from ris_diag.watched import (
 
 SOURCES = ("B1",)
 EXPLODES = 100.0  # times the first loss
+# Between the gradient at a step and behind backward; clipping by value and noise keep above it.
+TURNED = 0.1
 
 
 @check(
@@ -87,6 +89,7 @@ def _cleared_inside(trace: Trace) -> int:
         "clip-scaled",
         "clip-late",
         "clip-early",
+        "gradient-turned",
         "never-unscaled",
         "no-scaler-update",
         "scheduler-first",
@@ -130,6 +133,18 @@ def calls_in_order(context: Context) -> None:
             f"in {early} of {len(trace.steps)} steps gradients are clipped in front of backward(), "
             "and not behind it",
             "clip between backward() and step()",
+        )
+    turned = [
+        step.turned
+        for step in trace.steps
+        if step.backward and step.turned < TURNED and (step.gradients > 0).any()
+    ]
+    if len(turned) > len(trace.steps) / 2:
+        wrong["gradient-turned"] = (
+            f"in {len(turned)} of {len(trace.steps)} steps the gradient points elsewhere than "
+            f"backward() left it (cosine {min(turned):.2f}, limit {TURNED:g})",
+            "look for what writes into .grad between backward() and step(): neg_(), noise, an "
+            "exchange between networks",
         )
     if any(b.scale != 1 for b in trace.backward) and "unscale" not in events:
         wrong["never-unscaled"] = (
