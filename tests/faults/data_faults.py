@@ -79,11 +79,11 @@ def sensor_that_drops_out() -> Case:
 
 
 @fault("D001", says="infinity in validation batch[1]", cause="nan-in-data", healthy=regressor)
-def logarithm_of_zero() -> Case:
+def logarithm_of_the_smallest_label() -> Case:
     def data(split: str, seed: int, size: int) -> Pair:
         x, y = regression(split, seed, size)
         if split == "validation":
-            y = (y - y.min()).log()  # planted: logarithm_of_zero
+            y = (y - y.min()).log()  # planted: logarithm_of_the_smallest_label
         return x, y
 
     return regressor(data)
