@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from ris_diag import Case, Declared, Progress
-from tests.faults.registry import fault
+from tests.faults import registry
+from tests.faults.registry import DEEPCRIME, TAXONOMY
 from tests.faults.zoo_parts import (
     LanguageModel,
     adam,
@@ -26,8 +28,7 @@ from tests.faults.zoo_parts import (
 
 Pair = tuple[Tensor, Tensor]
 Data = Callable[[str, int, int], Any]
-TAXONOMY = "Taxonomy of Real Faults in Deep Learning Systems (Humbatova et al., ICSE 2020)"
-DEEPCRIME = "DeepCrime (Humbatova et al., ISSTA 2021)"
+fault = partial(registry.fault, source=TAXONOMY)
 
 
 def regressor(data: Data = regression, inputs: int = 8, outputs: int = 1, **parts: Any) -> Case:
@@ -68,7 +69,7 @@ def lent_apart() -> Case:
 # ---- values
 
 
-@fault("D001", says="(sample 3, entry 5)", cause="nan-in-data", healthy=regressor, source=TAXONOMY)
+@fault("D001", says="(sample 3, entry 5)", cause="nan-in-data", healthy=regressor)
 def sensor_that_drops_out() -> Case:
     def data(split: str, seed: int, size: int) -> Pair:
         x, y = regression(split, seed, size)
@@ -136,7 +137,7 @@ def divided_by_255_twice() -> Case:
 
 
 @fault("D003", says="number 2 varies most, number 6 least", cause="input-scale-off",
-       healthy=regressor, source=TAXONOMY)  # fmt: skip
+       healthy=regressor)  # fmt: skip
 def features_by_decades() -> Case:
     def data(split: str, seed: int, size: int) -> Pair:
         x, y = regression(split, seed, size)
@@ -159,7 +160,7 @@ def never_normalised() -> Case:
 
 
 @fault("D004", says="all 401 train labels are the same", cause="labels-constant",
-       healthy=classifier, source=TAXONOMY)  # fmt: skip
+       healthy=classifier)  # fmt: skip
 def default_label() -> Case:
     def data(split: str, seed: int, size: int) -> Pair:
         x, label = classes(split, seed, size)

@@ -41,6 +41,7 @@ def outcome(case: Case) -> Outcome:
         "run": _run,
         "paths": _paths,
         "script": _script,
+        "scenes": _scenes,
         "covariance": _covariance,
         "distance": _distance,
     }
@@ -308,6 +309,27 @@ def _script(case: Case) -> Any:
         case.main()
     weights = [g["params"] for o in watch.optimizers for g in o.param_groups]
     return {"calls": watch.calls, "steps": watch.steps, "weights": weights}
+
+
+def _scenes(case: Case) -> Any:
+    """What the covariance parts say of the data, and all that is stored."""
+    parts = ("sample", "truth", "snapshots", "sources", "positions")
+    given = {name: getattr(case.covariance, name, None) for name in parts}
+    splits = ("train", "validation") if case.batch is not None else ()
+    return {
+        **{
+            f"{split} {name}": _or_refused(partial(part, _batch(case, split)))
+            for name, part in given.items()
+            for split in splits
+            if part is not None
+        },
+        "stored": {
+            split: [[name, _plain(piece)] for name, piece in case.stored(split)]
+            for split in ("train", "validation")
+        }
+        if case.stored is not None
+        else None,
+    }
 
 
 def _covariance(case: Case) -> Any:

@@ -143,9 +143,9 @@ def test_causes_that_look_alike_are_not_settled() -> None:
     found = diagnose(failed("hum"))
     assert not found.settled
     assert found.named[0].certainty == pytest.approx(0.5)
-    assert [(cause.slug, share) for cause, share in found.contenders] == [
-        ("right-pump", pytest.approx(0.5))
-    ]
+    ((other, share),) = found.contenders
+    assert other.slug == "right-pump"
+    assert share == pytest.approx(0.5)
     assert len(found.named) == 1
 
 
