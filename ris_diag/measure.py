@@ -17,6 +17,7 @@ from ris_diag.errors import CaseError
 from ris_diag.loop import as_losses
 from ris_diag.observer import Served, observe
 from ris_diag.places import where
+from ris_diag.plain import plain_error
 from ris_diag.trace import Trace
 
 LITMUS_STEPS = 5
@@ -248,11 +249,13 @@ class Litmus:
         equal_beta: total loss at the last step's progress, (first weights, last weights).
         prediction: NMSE(R_pred), (first weights, last weights); None where the case
             has no covariance or no distance.
+        plain: error of the prediction by `plain_error`, the same; None where it can't be said.
     """
 
     fitted: Fitted
     equal_beta: tuple[float, float]
     prediction: tuple[float, float] | None
+    plain: tuple[float, float] | None = None
 
 
 def litmus(subject: Subject) -> Litmus:
@@ -264,6 +267,7 @@ def _run_litmus(subject: Subject) -> Litmus:
     model = subject.model()
     batch = subject.batch("train", LITMUS_BATCH)
     before = judged_at_equal_beta(subject, model, batch)
+    plain_before = plain_error(subject, model, batch)
     plan = Plan(epochs=LITMUS_EPOCHS, train=[batch] * accumulation(subject))
     fitted = run_fit(
         subject, subject.fit, model, plan, stop_after=LITMUS_STEPS, planned=LITMUS_STEPS
@@ -272,7 +276,13 @@ def _run_litmus(subject: Subject) -> Litmus:
     prediction = None
     if before[1] is not None and after[1] is not None:
         prediction = (before[1], after[1])
-    return Litmus(fitted=fitted, equal_beta=(before[0], after[0]), prediction=prediction)
+    plain_after = plain_error(subject, model, batch)
+    plain = None
+    if plain_before is not None and plain_after is not None:
+        plain = (plain_before, plain_after)
+    return Litmus(
+        fitted=fitted, equal_beta=(before[0], after[0]), prediction=prediction, plain=plain
+    )
 
 
 def judged_at_equal_beta(

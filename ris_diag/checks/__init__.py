@@ -38,6 +38,7 @@ from ris_diag.checks import (
     registered,
     settings,
     steps,
+    targets,
     terms,
     validation,
 )
@@ -80,6 +81,7 @@ __all__ = [
     "registered",
     "settings",
     "steps",
+    "targets",
     "terms",
     "validation",
 ]

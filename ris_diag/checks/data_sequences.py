@@ -42,12 +42,12 @@ def labels_in_step(context: Context) -> None:
     wanted = None if declared is None else declared.shift
     if known.unknown:
         return not_judged(context, known.unknown)
-    pairs = _of_the_loss(subject) or _of_the_batch(subject)
+    pairs = tokens_of_the_loss(subject) or tokens_of_the_batch(subject)
     pairs = [(t, y) for t, y in pairs if min(t.shape[1], y.shape[1]) >= FEWEST_STEPS]
     if not pairs:
         return not_judged(context, "no labels that are whole numbers beside a sequence of them")
     tokens, labels = pairs[0]
-    fits = {shift: _share(tokens, labels, shift) for shift in range(-FURTHEST, FURTHEST + 1)}
+    fits = {shift: share_in_step(tokens, labels, shift) for shift in range(-FURTHEST, FURTHEST + 1)}
     context.measure(fits={str(shift): share for shift, share in fits.items()})
     least = context.limit("min_share")
     fitting = [shift for shift, share in fits.items() if share >= least]
@@ -70,7 +70,7 @@ def labels_in_step(context: Context) -> None:
     return None
 
 
-def _of_the_loss(subject: Subject) -> list[tuple[Tensor, Tensor]]:
+def tokens_of_the_loss(subject: Subject) -> list[tuple[Tensor, Tensor]]:
     """Tokens and what the loss compared with, both [B, T]."""
     known = roles(subject)
     return [
@@ -81,7 +81,7 @@ def _of_the_loss(subject: Subject) -> list[tuple[Tensor, Tensor]]:
     ]
 
 
-def _of_the_batch(subject: Subject) -> list[tuple[Tensor, Tensor]]:
+def tokens_of_the_batch(subject: Subject) -> list[tuple[Tensor, Tensor]]:
     known, found = roles(subject), samples(subject, "train")
     whole = {
         name: t
@@ -96,7 +96,7 @@ def _of_the_batch(subject: Subject) -> list[tuple[Tensor, Tensor]]:
     ]
 
 
-def _share(tokens: Tensor, labels: Tensor, shift: int) -> float:
+def share_in_step(tokens: Tensor, labels: Tensor, shift: int) -> float:
     """Share of the labels that are the input `shift` steps on; 0 where there are too few."""
     length = min(tokens.shape[1], labels.shape[1])
     steps = torch.arange(length)

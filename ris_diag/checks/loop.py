@@ -9,8 +9,9 @@ from statistics import fmean
 
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context
-from ris_diag.measure import FIT_EPOCHS, accumulation, listed, short_fit
+from ris_diag.measure import FIT_BATCHES, FIT_EPOCHS, accumulation, listed, short_fit
 from ris_diag.places import where
+from ris_diag.swallowed import swallowed
 from ris_diag.trace import Backward, Trace
 from ris_diag.watched import place_of_training, watch
 
@@ -246,6 +247,16 @@ def one_step_a_batch(context: Context) -> None:
         context.say("not counted: weights are updated without an optimiser")
         return
     if abs(planned - steps - skipped) > context.limit("max_missing_share") * planned:
+        caught = {} if trace.raised or steps >= planned else swallowed(subject)
+        often = {key: times for key, times in caught.items() if times * 2 >= FIT_BATCHES}
+        if often:
+            (what, where_), times = next(iter(often.items()))
+            context.problem(
+                f"the loop went on behind exceptions of its own code: {what} ({times} times)",
+                sign="exceptions-swallowed",
+                place=f"{where_}, in {where(subject.fit)}",
+                next_step="don't catch what you can't mend: let it end the training",
+            )
         wanted = "" if planned == batches else f", {planned} were planned"
         context.problem(
             f"{steps} optimiser steps for {batches} batches ({FIT_EPOCHS} epochs){wanted}, "

@@ -1,0 +1,37 @@
+"""An error of predictions that owes nothing to the author's loss or metric."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ris_diag.case import Batch
+from ris_diag.context import Subject
+
+
+def plain_error(subject: Subject, model: nn.Module, batch: Batch) -> float | None:
+    """How far the prediction is from the truth, in eval mode, by no loss of the author's.
+
+    Mean squared error for numbers of one shape; for class numbers [B] beside outputs [B, C] the
+    mean of all outputs less that of the true class, over their spread. None for other kinds.
+    """
+    predict, truth_of = subject.case.predict, subject.case.truth
+    if predict is None or truth_of is None:
+        return None
+    model.eval()
+    with torch.no_grad():
+        prediction: Any = predict(model, batch)
+        truth: Any = truth_of(batch)
+    model.train()
+    if not isinstance(prediction, Tensor) or not isinstance(truth, Tensor):
+        return None
+    whole = not (truth.is_floating_point() or truth.is_complex())
+    if whole and prediction.ndim == 2 and truth.shape == prediction.shape[:1]:
+        if not bool(((truth >= 0) & (truth < prediction.shape[1])).all()):
+            return None
+        own = prediction.gather(1, truth.long()[:, None]).double().mean()
+        spread = prediction.double().std(1).mean().clamp(min=1e-12)
+        return 2.0 + float((prediction.double().mean() - own) / spread)
+    if whole or prediction.shape != truth.shape:
+        return None
+    return float((prediction - truth).abs().double().square().mean())
