@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from ris_diag import Case, Declared, Progress
 from tests.faults import registry
 from tests.faults.registry import DEEPCRIME, TAXONOMY
+from tests.faults.zoo_loops import seeded
 from tests.faults.zoo_parts import (
     LanguageModel,
     adam,
@@ -50,7 +51,7 @@ def of_pictures(data: Data = images, **parts: Any) -> Case:
 
 
 def lent(train: Any, validation: Any = None) -> Case:
-    model = mlp(8, 32, 4)
+    model = seeded(lambda: mlp(8, 32, 4))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     return Case.from_xy(model, train, F.cross_entropy, optimizer, validation=validation)
 
@@ -322,7 +323,7 @@ def validation_inside_of_training() -> Case:
        place="the validation loader", healthy=lent_apart)  # fmt: skip
 def validates_on_the_training_set() -> Case:
     loader = DataLoader(fixed_set("train"), batch_size=16, shuffle=True)
-    return lent(loader, loader)
+    return lent(loader, loader)  # planted: validates_on_the_training_set
 
 
 @fault("D009", says="in spread", cause="splits-differ", healthy=of_pictures)
@@ -416,7 +417,8 @@ def sorted_by_class() -> Case:
 def large_set_sorted_by_class() -> Case:
     x, label = fixed_set("train", 4096).tensors
     order = label.argsort()
-    return lent(DataLoader(TensorDataset(x[order], label[order]), batch_size=16))
+    pairs = TensorDataset(x[order], label[order])
+    return lent(DataLoader(pairs, batch_size=16))  # planted: large_set_sorted_by_class
 
 
 @fault("D010", says="have a twin in their batch", cause="samples-repeated",

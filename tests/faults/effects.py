@@ -290,7 +290,11 @@ def _judged(case: Case, model: nn.Module) -> Any:
     metric = case.metric
     if metric is not None:
         seen["metric"] = _or_refused(lambda: [float(metric(model, batch)) for _ in range(2)])
-        seen["left"] = {"weights": dict(model.state_dict()), "training": model.training}
+        seen["left"] = {
+            "weights": dict(model.state_dict()),
+            "training": model.training,
+            "gradients": [n for n, p in model.named_parameters() if p.grad is not None],
+        }
     return seen
 
 

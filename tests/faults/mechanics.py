@@ -658,7 +658,7 @@ class Tied(nn.Module):
             self.middle.weight = self.encoder.weight
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.decoder(self.middle(self.encoder(x)))
+        logits: Tensor = self.decoder(self.middle(self.encoder(x).tanh()).tanh())
         return logits
 
 
