@@ -1,5 +1,6 @@
 """One training step, operation by operation: what goes into the loss, and where it comes from."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -44,7 +45,9 @@ class Called:
 
 @dataclass(frozen=True, kw_only=True)
 class Chain:
-    """Two linear layers of one parent with nothing between them that bends.
+    """Two linear layers with nothing between them that bends, where something was meant to.
+
+    They have one parent, or the first is of a Sequential in which nothing bends.
 
     Attributes:
         first, second: paths of the modules.
@@ -69,6 +72,7 @@ class Anatomy:
         activations: calls of softmax, relu and the like, of dropout too.
         chains: linear layers behind linear layers.
         linear: how often each linear layer was called.
+        swallowed: sums of values and a much larger constant that something is divided by.
         broken: calls with finite input and an output that isn't.
         whole: numbers made of whole numbers, by id.
         outputs: what the outermost modules with parameters gave, each with its gradient once
@@ -80,6 +84,7 @@ class Anatomy:
     activations: list[Called] = field(default_factory=list)
     chains: list[Chain] = field(default_factory=list)
     linear: Counter[str] = field(default_factory=Counter)
+    swallowed: list[Called] = field(default_factory=list)
     broken: list[Called] = field(default_factory=list)
     outputs: list["Output"] = field(default_factory=list)
     whole: dict[int, Tensor] = field(default_factory=dict, repr=False)
@@ -120,12 +125,13 @@ ACTIVATIONS = frozenset({
 })
 RESHAPES = frozenset({
     "view", "reshape", "flatten", "squeeze", "unsqueeze", "transpose", "permute", "contiguous",
-    "swapaxes", "movedim", "t", "mT", "float", "double", "to", "clone", "type",
+    "swapaxes", "movedim", "t", "mT", "float", "double", "to", "clone", "type", "expand",
+    "expand_as", "getitem",
 })
 # Infinities on purpose.
 PLACED = frozenset({"masked_fill", "full", "tensor", "full_like", "where", "triu", "tril", "fill_"})
 # fmt: on
-LONGEST = 4096  # entries of a tensor that are looked at
+SWALLOWED = 10.0  # times the largest value, a constant leaves nothing of it
 
 
 class _Mode(TorchFunctionMode):
@@ -133,8 +139,9 @@ class _Mode(TorchFunctionMode):
         super().__init__()
         self.anatomy, self.names, self.steps = anatomy, names, steps
         self.stack: list[nn.Module] = []
-        self.linear: dict[int, tuple[Tensor, str, tuple[int, int]]] = {}
+        self.linear: dict[int, tuple[Tensor, str, tuple[int, int], bool]] = {}
         self.done = 0
+        self.sums: dict[int, tuple[Tensor, Called]] = {}
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
@@ -172,8 +179,24 @@ class _Mode(TorchFunctionMode):
             if result.is_floating_point() and (counts or id(source) in seen.whole):
                 seen.whole[id(result)] = result
         self._follow_linear(name, args, inputs, result)
+        self._follow_constant(name, args, kwargs, result)
         if name not in PLACED and isinstance(result, Tensor) and _breaks(inputs, result):
             seen.broken.append(self._called(name, args, kwargs, result))
+
+    def _follow_constant(self, name: str, args: Any, kwargs: Any, result: Any) -> None:
+        """A constant in a denominator that is larger than all that it is added to."""
+        if name in ("div", "true_divide", "truediv") and len(args) > 1:
+            kept = self.sums.get(id(args[1]))
+            if kept is not None:
+                self.anatomy.swallowed.append(kept[1])
+        if name not in ("add", "radd") or len(args) < 2 or not isinstance(result, Tensor):
+            return
+        values, constant = args[:2] if isinstance(args[0], Tensor) else args[1::-1]
+        if not isinstance(constant, float) or not isinstance(values, Tensor) or constant <= 0:
+            return
+        largest = float(values.detach().abs().max()) if values.numel() > 1 else math.inf
+        if 0 < SWALLOWED * largest < constant:
+            self.sums[id(result)] = (result, self._called(name, args, kwargs, result))
 
     def _follow_linear(self, name: str, args: Any, inputs: list[Tensor], result: Any) -> None:
         if not isinstance(result, Tensor) or not inputs:
@@ -182,17 +205,25 @@ class _Mode(TorchFunctionMode):
             path, weight = self._path(), inputs[1]
             self.anatomy.linear[path] += 1
             before = self.linear.get(id(inputs[0]))
-            if before is not None and _parent(before[1]) == _parent(path) and path:
+            if before is not None and path and (_parent(before[1]) == _parent(path) or before[3]):
                 widths = (*before[2], weight.shape[0])
                 self.anatomy.chains.append(
                     Chain(first=before[1], second=path, place=calling_place(), widths=widths)
                 )
             shape = (weight.shape[1], weight.shape[0])
-            self.linear[id(result)] = (result, path, shape)
+            self.linear[id(result)] = (result, path, shape, self._in_bare_container())
         elif name in RESHAPES or name in ("dropout", "alpha_dropout"):
             kept = self.linear.get(id(inputs[0]))
             if kept is not None:
-                self.linear[id(result)] = (result, kept[1], kept[2])
+                self.linear[id(result)] = (result, *kept[1:])
+
+    def _in_bare_container(self) -> bool:
+        """Whether the linear layer at work stands in a Sequential in which nothing bends."""
+        container = self.stack[-2] if len(self.stack) > 1 else None
+        return isinstance(container, nn.Sequential) and all(
+            isinstance(child, nn.Linear | nn.Identity | nn.Dropout | nn.Flatten)
+            for child in container
+        )
 
     def _called(self, name: str, args: Any, kwargs: Any, result: Any) -> Called:
         return Called(
@@ -219,6 +250,7 @@ class _Mode(TorchFunctionMode):
         """An optimiser took a step: what was kept for it may go."""
         self.done += 1
         self.linear.clear()
+        self.sums.clear()
 
     def enter(self, module: nn.Module, args: Any) -> None:
         """A module begins."""

@@ -23,6 +23,8 @@ def where(function: Any) -> str:
     function = inspect.unwrap(function, stop=lambda f: hasattr(f, "ris_place"))
     if hasattr(function, "ris_place"):
         return str(function.ris_place)
+    if inspect.isbuiltin(function):
+        return function.__qualname__
     if not hasattr(function, "__code__") and not isinstance(function, type):
         function = getattr(function, "__func__", type(function))
     try:

@@ -13,7 +13,8 @@ def plain_error(subject: Subject, model: nn.Module, batch: Batch) -> float | Non
     """How far the prediction is from the truth, in eval mode, by no loss of the author's.
 
     Mean squared error for numbers of one shape; for class numbers [B] beside outputs [B, C] the
-    mean of all outputs less that of the true class, over their spread. None for other kinds.
+    mean of all outputs less that of the true class, over their spread; for yes and no the outputs
+    of the one less those of the other. None for other kinds.
     """
     predict, truth_of = subject.case.predict, subject.case.truth
     if predict is None or truth_of is None:
@@ -34,4 +35,7 @@ def plain_error(subject: Subject, model: nn.Module, batch: Batch) -> float | Non
         return 2.0 + float((prediction.double().mean() - own) / spread)
     if whole or prediction.shape != truth.shape:
         return None
+    if bool(((truth == 0) | (truth == 1)).all()) and bool(truth.any()) and not bool(truth.all()):
+        numbers, yes = prediction.double(), truth == 1
+        return 2.0 + float((numbers[~yes].mean() - numbers[yes].mean()) / numbers.std())
     return float((prediction - truth).abs().double().square().mean())

@@ -26,7 +26,7 @@ def swallowed(subject: Subject) -> Counter[tuple[str, str]]:
         if event == "exception":
             kind, value, _ = arg
             loop = f"{short_path(frame.f_code.co_filename)}:{frame.f_lineno}"
-            if kind is not None and not issubclass(kind, ORDINARY):
+            if issubclass(kind, Exception) and not issubclass(kind, ORDINARY):
                 seen[f"{kind.__name__}: {value}", loop] += 1
         return trace
 

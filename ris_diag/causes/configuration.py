@@ -87,7 +87,6 @@ cause(
         "too-many-steps": MOSTLY,
         "cleared-while-accumulating": MOSTLY,
         "steps-missing": SOMETIMES,
-        "accumulation-not-divided": MOSTLY,
     },
     silent="A smaller effective batch still learns, only noisier.",
     repair="Step and clear once for the declared number of backward passes, and divide the loss "

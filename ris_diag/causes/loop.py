@@ -241,3 +241,14 @@ cause(
     repair="Go through the plan's batches as many times as it says.",
     reference="DeepCrime (Humbatova et al., ISSTA 2021), operator HNE",
 )
+
+cause(
+    "C089",
+    "gradient-replaced",
+    area="loop",
+    title="The gradient at the step is not that of the loss",
+    looks={"gradient-not-of-loss": ALWAYS, "gradient-turned": ALWAYS, "update-climbs": SOMETIMES},
+    silent="There is a gradient, and the weights move.",
+    repair="Look for hooks, for an autograd.Function of your own, and for what writes into .grad.",
+    reference="TrainCheck (Jiang et al., OSDI 2025)",
+)

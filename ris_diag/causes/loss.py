@@ -14,6 +14,7 @@ cause(
         "update-climbs": MOSTLY,
         "gradient-turned": MOSTLY,
         "moves-away": MOSTLY,
+        "gradient-reversed": MOSTLY,
     },
     silent="A loss that was to be maximised looks fine in the log, with the sign that one expects.",
     repair="Remove the minus in front of the loss, maximize=True, or whatever turns the "
@@ -113,8 +114,9 @@ cause(
         "term-is-cut": ALWAYS,
         "no-gradient-while-training": OFTEN,
         "no-term-reaches-network": OFTEN,
-        "constant-term": OFTEN,
+        "constant-term": MOSTLY,
         "weight-not-in-effect": OFTEN,
+        "total-has-an-offset": OFTEN,
     },
     silent="Its value still stands in the log, and moves with the others.",
     repair="Build the term from the network's output itself: no detach(), .item(), .data or "

@@ -42,7 +42,12 @@ cause(
     "learning-rate-too-small",
     area="optimiser",
     title="The learning rate is too small by orders of magnitude",
-    looks={"larger-rate-learns": ALWAYS, "update-too-small": OFTEN, "parameters-move": SOMETIMES},
+    looks={
+        "larger-rate-learns": ALWAYS,
+        "update-too-small": OFTEN,
+        "parameters-move": SOMETIMES,
+        "rate-tiny": ALWAYS,
+    },
     silent="The loss falls, in the fourth digit.",
     repair="Raise the rate tenfold until it diverges, then a third of it.",
     reference="DeepCrime (Humbatova et al., ISSTA 2021), operator HLR",

@@ -54,8 +54,8 @@ def weights_on_every_path(context: Context) -> None:
         if fitted.trace.by_hand:
             context.say("not judged: gradients are set without calling backward()")
             continue
-        if not fitted.steps and (subject.case.step is not None or not fitted.trace.backward):
-            context.say(f"not judged: path {path} shows no loss; its steps are the author's own")
+        if not fitted.steps and not subject.case.paths:
+            context.say("not judged: the loop shows no loss to plan.on_step")
             continue
         if not fitted.steps:
             context.problem(
@@ -201,7 +201,12 @@ def reported_loss_is_observed(context: Context) -> None:
     why="An optimiser step one indentation too far to the left makes one update an epoch: the "
     "loss falls, a hundred times too slowly.",
     sources=("S13", "B1"),
-    signs=("exceptions-swallowed", "steps-missing", "too-many-steps", "passes-without-steps"),
+    signs=(
+        "exceptions-swallowed",
+        "steps-missing",
+        "too-many-steps",
+        "passes-without-steps",
+    ),
     needs=("run",),
     thresholds=(
         Threshold(

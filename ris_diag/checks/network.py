@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -193,6 +194,49 @@ def input_is_used(context: Context) -> None:
             next_step="look in forward() for an input that is overwritten, multiplied by zero, or "
             "never used, and for a softmax over one output",
         )
+        return
+    unread = _unread(context, model, one)
+    context.measure(unread=unread)
+    if unread:
+        context.problem(
+            f"{len(unread)} of the tensors that enter the model have no influence on the "
+            f"prediction ({listed(unread)}; limit 0)",
+            place=place_of_model(model, subject),
+            next_step="use each of them in forward(); look for one that is written twice",
+        )
+
+
+def _unread(context: Context, model: nn.Module, batch: Any) -> list[str]:
+    """The real tensors among the model's arguments to which no gradient of the output leads."""
+    entered: dict[str, Tensor] = {}
+
+    def watched(module: nn.Module, args: Any, kwargs: Any) -> Any:
+        def follow(value: Any, name: str) -> Any:
+            rows = isinstance(value, Tensor) and value.ndim and len(value) == SIZE
+            if not rows or not value.is_floating_point() or value.numel() < 2 * SIZE:
+                return value
+            entered[name] = value.detach().clone().requires_grad_()
+            return entered[name]
+
+        given = tuple(follow(value, f"argument {k}") for k, value in enumerate(args, 1))
+        return given, {name: follow(value, name) for name, value in kwargs.items()}
+
+    subject = context.subject
+    hook = model.register_forward_pre_hook(watched, with_kwargs=True)
+    try:
+        prediction: Any = subject.predict(model, batch)
+    finally:
+        hook.remove()
+    if not isinstance(prediction, Tensor) or not prediction.requires_grad or len(entered) < 2:
+        return []
+    spread = torch.randn_like(prediction)
+    total = (prediction * spread).abs() if prediction.is_complex() else prediction * spread
+    gradients = torch.autograd.grad(total.sum(), list(entered.values()), allow_unused=True)
+    return [
+        f"{name} {list(value.shape)}"
+        for (name, value), gradient in zip(entered.items(), gradients, strict=True)
+        if gradient is None or not gradient.any()
+    ]
 
 
 @check(

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ris_diag.anatomy import Anatomy
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context
 from ris_diag.measure import listed
@@ -111,6 +112,9 @@ def every_prediction_counts(context: Context) -> None:
                 f"the imaginary part of the prediction {where_} gets no gradient in any of "
                 f"{len(gradients)} steps"
             )
+    inverted = _padding_that_counts(seen)
+    if inverted:
+        problems["mask"] = inverted
     context.measure(outputs=len(outputs), unused=list(problems.values()))
     if problems:
         for text in problems.values():
@@ -120,3 +124,63 @@ def every_prediction_counts(context: Context) -> None:
                 next_step="build the loss from all samples and outputs: look at indices, masks, "
                 "slices and at a reduction that picks one",
             )
+
+
+def _padding_that_counts(seen: Anatomy) -> str:
+    """What is wrong where labels that are all one number get the gradient, and no others do."""
+    for called in seen.compared:
+        tensors = [value for value in called.args.values() if isinstance(value, Tensor)]
+        label = next((t for t in tensors if not t.requires_grad and t.numel() > 8), None)
+        output = next(
+            (
+                o.gradient
+                for o in seen.outputs
+                if label is not None and o.gradient is not None and o.value.numel() == label.numel()
+            ),
+            None,
+        )
+        if label is None or output is None or not label.is_floating_point():
+            continue
+        counts = output.flatten() != 0
+        inside, outside = label.flatten()[counts], label.flatten()[~counts]
+        if len(inside) > 4 and len(outside) > 4 and not inside.std() > 0 and outside.std() > 0:
+            return (
+                f"{len(inside)} of {label.numel()} labels count in the loss, and all of them are "
+                f"{float(inside[0]):g}; the others, from {float(outside.min()):.3g} to "
+                f"{float(outside.max()):.3g}, get no gradient: the mask is the wrong way round"
+            )
+    return ""
+
+
+@check(
+    "G014",
+    "denominators-count",
+    title="No constant swallows a denominator",
+    what="Watches sums of a tensor and a number in three steps of the real loop or script: where "
+    "something is divided by the sum, the number must not be ten times as large as all values.",
+    why="A constant against division by zero that is larger than what it protects makes another "
+    "loss of it: relative errors become absolute ones, and vanish.",
+    sources=("S2", "B2"),
+    signs=("constant-swallows",),
+    needs=("run",),
+    thresholds=(
+        Threshold(
+            name="max_calls", value=0, unit="calls", why="each divides by a constant in effect"
+        ),
+    ),
+)
+def denominators_count(context: Context) -> None:
+    found = {called.place: called for called in dissected(context.subject).swallowed}
+    context.measure(places=list(found))
+    if len(found) > context.limit("max_calls"):
+        shown = []
+        for called in found.values():
+            values, constant = sorted(
+                (called.args["0"], called.args["1"]), key=lambda a: not isinstance(a, torch.Tensor)
+            )
+            shown.append(f"{constant:g} added to values up to {float(values.abs().max()):.2g}")
+        context.problem(
+            f"{len(found)} denominators are a constant in effect ({listed(shown)}; limit a tenth)",
+            place=", ".join(place or place_of_loss(context.subject) for place in found),
+            next_step="divide by the values alone, or clamp relative to their size",
+        )

@@ -156,7 +156,7 @@ def _held_twice(trace: Trace) -> list[int]:
     why="A detach(), an argmax or a branch that is never taken leaves a part of the model at its "
     "initial weights, and the loss falls on the rest.",
     sources=("B1", "S12"),
-    signs=("graph-cut", "no-gradient", "zero-gradient"),
+    signs=("graph-cut", "no-gradient", "zero-gradient", "layer-input-zero"),
     needs=("run",),
     thresholds=(EACH,),
 )
@@ -179,17 +179,22 @@ def parameters_get_gradient(context: Context) -> None:
         for number in [trace.number(parameter)]
         if number is not None and largest[number] > 0
     }
-    none, zero = [], []
+    none: list[str] = []
+    zero: list[str] = []
+    starved: list[str] = []
     for name, parameter in trainable.items():
         number = trace.number(parameter)
         value = -1.0 if number is None else float(largest[number])
         if frozen_by_declaration(subject.case.declared, name):
             continue
         if value == 0 and moves and not (parameter.ndim < 2 and name.rpartition(".")[0] in arrives):
-            zero.append(name)  # a bias alone may cancel out, as in the difference of two outputs
+            # A bias alone may cancel out, as in the difference of two outputs; where it gets a
+            # gradient and the weight beside it none, what enters the layer is zero.
+            beside = parameter.ndim > 1 and name.rpartition(".")[0] in arrives
+            (starved if beside else zero).append(name)
         elif value < 0:
             none.append(name)
-    context.measure(trainable=len(trainable), none=none, zero=zero)
+    context.measure(trainable=len(trainable), none=none, zero=zero, starved=starved)
     limit = context.limit("max_offenders")
     if len(none) > limit:
         cut = cut_in_front_of(subject, none)
@@ -202,6 +207,16 @@ def parameters_get_gradient(context: Context) -> None:
             if cut
             else "look for modules that forward() never calls, and for parameters that were "
             "replaced behind the optimiser's back",
+        )
+    if len(starved) > limit:
+        context.problem(
+            f"{len(starved)} of {len(trainable)} weights get a gradient of exactly 0 in all "
+            f"{len(trace.backward)} backward passes, and the biases beside them don't "
+            f"({listed(starved)}): what enters these layers is zero",
+            sign="layer-input-zero",
+            place=class_of(subject, fitted.roots, starved[0]),
+            next_step="look what is handed to the layer: an input that is overwritten, a mask of "
+            "zero, whole numbers divided as such",
         )
     if len(zero) > limit:
         context.problem(

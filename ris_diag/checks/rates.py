@@ -22,7 +22,7 @@ SOURCES = ("B1",)
     why="A schedule that counts epochs where it is stepped by batch is over before the training "
     "began; a rate of another configuration trains another experiment.",
     sources=("B1", "S10"),
-    signs=("rate-zero", "rate-not-declared"),
+    signs=("rate-zero", "rate-tiny", "rate-not-declared"),
     needs=("run",),
     thresholds=(
         Threshold(
@@ -30,6 +30,12 @@ SOURCES = ("B1",)
             value=0.25,
             unit="share of the steps of a group",
             why="the first step of a warm-up and the last of a decay may be zero",
+        ),
+        Threshold(
+            name="min_rate",
+            value=1e-8,
+            unit="learning rate, the largest of all steps and groups",
+            why="Adam moves a weight by the rate itself, and float32 keeps seven digits of it",
         ),
         Threshold(
             name="max_relative_difference",
@@ -63,6 +69,15 @@ def learning_rate_in_effect(context: Context) -> None:
             sign="rate-zero",
             place=place,
             next_step="look at the schedule: does it count batches or epochs, and up to how many",
+        )
+    largest = max((rate for seen in rates.values() for rate in seen), default=0.0)
+    if 0 < largest < context.limit("min_rate"):
+        context.problem(
+            f"the largest learning rate of all steps is {largest:g} (limit "
+            f"{context.limit('min_rate'):g})",
+            sign="rate-tiny",
+            place=place,
+            next_step="look for a rate that is divided twice, or a missing exponent",
         )
     declared = None if subject.case.declared is None else subject.case.declared.learning_rate
     if declared is None:

@@ -2,6 +2,7 @@
 
 import math
 from itertools import pairwise
+from statistics import fmean
 
 from ris_diag.broken import backward_break, forward_break
 from ris_diag.check import Threshold, check
@@ -19,7 +20,7 @@ from ris_diag.watched import (
 SOURCES = ("B1",)
 EXPLODES = 100.0  # times the first loss
 # Between the gradient at a step and behind backward; clipping by value and noise keep above it.
-TURNED = 0.1
+TURNED = 0.2
 
 
 @check(
@@ -134,15 +135,11 @@ def calls_in_order(context: Context) -> None:
             "and not behind it",
             "clip between backward() and step()",
         )
-    turned = [
-        step.turned
-        for step in trace.steps
-        if step.backward and step.turned < TURNED and (step.gradients > 0).any()
-    ]
-    if len(turned) > len(trace.steps) / 2:
+    turned = [s.turned for s in trace.steps if s.backward and (s.gradients > 0).any()]
+    if turned and fmean(turned) < TURNED:
         wrong["gradient-turned"] = (
-            f"in {len(turned)} of {len(trace.steps)} steps the gradient points elsewhere than "
-            f"backward() left it (cosine {min(turned):.2f}, limit {TURNED:g})",
+            f"in {len(turned)} steps the gradient points elsewhere than backward() left it (mean "
+            f"cosine {fmean(turned):.2f}, limit {TURNED:g})",
             "look for what writes into .grad between backward() and step(): neg_(), noise, an "
             "exchange between networks",
         )

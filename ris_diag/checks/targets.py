@@ -1,5 +1,7 @@
 """Whether the loss sees the labels, and leads to them; whether a sequence sees its future. B2."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -24,9 +26,9 @@ PROGRESS = Progress(epoch=1, epochs=LITMUS_EPOCHS)
     "G013",
     "loss-sees-target",
     title="The loss depends on the labels",
-    what="Computes the loss twice, from one random state: for a batch, and for the same batch with "
-    "the labels of Case.truth moved on by one sample. Where the truth is no tensor of the batch "
-    "there is nothing to move.",
+    what="Computes the loss from one random state for a batch, for the same batch with the labels "
+    "of Case.truth moved on by one sample, and with that of the first sample for all. Where the "
+    "truth is no tensor of the batch there is nothing to move.",
     why="A loss of the prediction and a constant, or of the prediction and itself, has a minimum "
     "and falls to it.",
     sources=("B2",),
@@ -51,10 +53,15 @@ def loss_sees_target(context: Context) -> None:
         return not_judged(
             context, known.unknown or known.unlabelled or "no label that differs between samples"
         )
-    other = _moved_on(batch, {id(tensor) for tensor in moving})
-    first, second = (_loss_from_one_state(subject, b) for b in (batch, other))
-    change = abs(first - second)
-    context.measure(loss=first, loss_of_other_labels=second)
+    chosen = {id(tensor) for tensor in moving}
+    others = [
+        _with_labels(batch, chosen, lambda labels: labels.roll(1, 0)),
+        # What doesn't differ between samples can't tell whose label it is, but what it is.
+        _with_labels(batch, chosen, lambda labels: labels[:1].expand_as(labels).clone()),
+    ]
+    first, *rest = (_loss_from_one_state(subject, b) for b in (batch, *others))
+    change = max(abs(first - value) for value in rest)
+    context.measure(loss=first, loss_of_other_labels=rest)
     if change <= context.limit("min_change"):
         context.problem(
             f"with the labels of other samples the loss is the same, {first:.6g} (limit: any "
@@ -66,8 +73,8 @@ def loss_sees_target(context: Context) -> None:
     return None
 
 
-def _moved_on(batch: Batch, chosen: set[int]) -> Batch:
-    return map_leaves(batch, lambda leaf: leaf.roll(1, 0) if id(leaf) in chosen else leaf)
+def _with_labels(batch: Batch, chosen: set[int], change: Callable[[Tensor], Tensor]) -> Batch:
+    return map_leaves(batch, lambda leaf: change(leaf) if id(leaf) in chosen else leaf)
 
 
 def _loss_from_one_state(subject: Subject, batch: Batch) -> float:

@@ -189,7 +189,8 @@ def auxiliary_term_in_another_convention() -> Case:
     )
 
 
-@fault("G008", says="no change of it that was tried has it", healthy=of_classes, **HIGH)
+@fault("G008", says="no change of it that was tried has it", healthy=of_classes,
+       **{**HIGH, "cause": ("normalised-outputs-into-loss", "target-changed-in-loss")})  # fmt: skip
 def softmax_twice() -> Case:
     return replace(
         of_classes(lambda p, y: F.cross_entropy(p.softmax(1), y)),  # planted: softmax_twice

@@ -18,7 +18,7 @@ from tests.faults.registry import (
     TRAINCHECK,
     fault,
 )
-from tests.faults.zoo_grounds import Pair, plain_regression
+from tests.faults.zoo_grounds import Pair
 from tests.faults.zoo_loops import (
     BCE,
     CROSS_ENTROPY,
@@ -223,7 +223,7 @@ def clips_to_a_thousandth() -> Case:
 
 
 @fault(cause="accumulation-not-as-declared", healthy=four_passes_a_step, source="B1")
-def accumulates_without_dividing() -> Case:
+def steps_behind_three_of_four_passes() -> Case:
     def fit(model: nn.Module, plan: Plan) -> list[Epoch]:
         optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
         history, passes = [], 0
@@ -231,18 +231,18 @@ def accumulates_without_dividing() -> Case:
         for epoch in range(1, plan.epochs + 1):
             losses = []
             for x, y in plan.train:
-                loss = MSE(model(x), y)  # planted: accumulates_without_dividing
+                loss = MSE(model(x), y) / 4
                 plan.on_step(epoch, loss)
                 loss.backward()
                 passes += 1
-                if passes % 4 == 0:
+                if passes % 3 == 0:  # planted: steps_behind_three_of_four_passes
                     optimizer.step()
                     optimizer.zero_grad()
-                losses.append(loss.item())
+                losses.append(4 * loss.item())
             history.append(epoch_of(losses))
         return history
 
-    return replace(four_passes_a_step(), fit=fit, loss=plain_regression().loss)
+    return replace(four_passes_a_step(), fit=fit)
 
 
 # ---- which loss

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ris_diag import Case
+from ris_diag import Case, Declared
 from tests.faults.registry import (
     DEEPCRIME,
     OVERFLOW,
@@ -281,13 +281,30 @@ def causal_mask_is_missing() -> Case:
     return replace(next_token(), model=lambda: Unmasked(tied=True))
 
 
-@fault(cause="sees-the-future", healthy=padded_walks, source=RECIPE)
-def recurrence_runs_in_both_directions() -> Case:
-    class Both(Tracker):
-        def __init__(self) -> None:
-            super().__init__()
-            # planted: recurrence_runs_in_both_directions
-            self.cells = nn.GRU(2, 12, batch_first=True, bidirectional=True)
+class Recurrent(nn.Module):
+    """Names the next of 16 symbols."""
 
-    case = padded_walks()
-    return replace(case, model=Both, truth=lambda batch: batch["y"])
+    def __init__(self, *, both: bool = False) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(16, 24)
+        # planted: recurrence_runs_in_both_directions
+        self.cells = nn.GRU(24, 24, batch_first=True, bidirectional=both)
+        self.head = nn.Linear(48 if both else 24, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        states, _ = self.cells(self.embedding(x))
+        logits: Tensor = self.head(states)
+        return logits
+
+
+@healthy
+def next_token_by_recurrence() -> Case:
+    case = next_token()
+    return replace(
+        case, name="next_token_by_recurrence", model=Recurrent, declared=Declared(shift=1)
+    )
+
+
+@fault(cause="sees-the-future", healthy=next_token_by_recurrence, source=RECIPE)
+def recurrence_runs_in_both_directions() -> Case:
+    return replace(next_token_by_recurrence(), model=lambda: Recurrent(both=True))

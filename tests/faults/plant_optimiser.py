@@ -133,7 +133,9 @@ def decay_of_ten() -> Case:
     return undeclared(plain_regression, optimizer)
 
 
-@fault(cause="optimiser-does-nothing", healthy=four_classes, source=TRAINCHECK)
+@fault(
+    cause=("optimiser-does-nothing", "weights-put-back"), healthy=four_classes, source=TRAINCHECK
+)
 def slow_weights_never_follow() -> Case:
     class Lookahead(torch.optim.Adam):
         """Interpolates from the weights in front of the step to those behind it."""

@@ -274,7 +274,7 @@ def script_never_clears() -> Case:
     return script(main)
 
 
-@fault(cause="does-not-learn", healthy=plain_regression, source=RECIPE)
+@fault(cause=("gradient-replaced", "does-not-learn"), healthy=plain_regression, source=RECIPE)
 def gradient_noise_without_the_gradient() -> Case:
     def model() -> nn.Module:
         network = mlp(8, 32, 1)
