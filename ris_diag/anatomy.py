@@ -128,8 +128,10 @@ RESHAPES = frozenset({
     "swapaxes", "movedim", "t", "mT", "float", "double", "to", "clone", "type", "expand",
     "expand_as", "getitem",
 })
-# Infinities on purpose.
-PLACED = frozenset({"masked_fill", "full", "tensor", "full_like", "where", "triu", "tril", "fill_"})
+# Infinities on purpose, and gradients that are read: backward made them.
+PLACED = frozenset({
+    "masked_fill", "full", "tensor", "full_like", "where", "triu", "tril", "fill_", "grad",
+})
 # fmt: on
 SWALLOWED = 10.0  # times the largest value, a constant leaves nothing of it
 
