@@ -73,6 +73,7 @@ class Anatomy:
         chains: linear layers behind linear layers.
         linear: how often each linear layer was called.
         swallowed: sums of values and a much larger constant that something is divided by.
+        sampled: draws whose distribution has a gradient and which enter a module without one.
         broken: calls with finite input and an output that isn't.
         whole: numbers made of whole numbers, by id.
         outputs: what the outermost modules with parameters gave, each with its gradient once
@@ -85,6 +86,7 @@ class Anatomy:
     chains: list[Chain] = field(default_factory=list)
     linear: Counter[str] = field(default_factory=Counter)
     swallowed: list[Called] = field(default_factory=list)
+    sampled: list[Called] = field(default_factory=list)
     broken: list[Called] = field(default_factory=list)
     outputs: list["Output"] = field(default_factory=list)
     whole: dict[int, Tensor] = field(default_factory=dict, repr=False)
@@ -98,10 +100,11 @@ class Anatomy:
 
 @dataclass
 class Output:
-    """A tensor that an outermost module gave, and the gradient that came back to it."""
+    """A tensor that an outermost module gave, what entered it, and the gradient that came back."""
 
     module: str
     value: Tensor
+    entered: list[Tensor]
     gradient: Tensor | None = None
 
     def arrive(self, gradient: Tensor) -> None:
@@ -144,6 +147,7 @@ class _Mode(TorchFunctionMode):
         self.linear: dict[int, tuple[Tensor, str, tuple[int, int], bool]] = {}
         self.done = 0
         self.sums: dict[int, tuple[Tensor, Called]] = {}
+        self.drawn: dict[int, tuple[Tensor, Called]] = {}
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
@@ -181,6 +185,9 @@ class _Mode(TorchFunctionMode):
             if result.is_floating_point() and (counts or id(source) in seen.whole):
                 seen.whole[id(result)] = result
         self._follow_linear(name, args, inputs, result)
+        path = not isinstance(result, Tensor) or result.requires_grad
+        if name == "normal" and trained and not path and self.stack:
+            self.drawn[id(result)] = (result, self._called(name, args, kwargs, result))
         self._follow_constant(name, args, kwargs, result)
         if name not in PLACED and isinstance(result, Tensor) and _breaks(inputs, result):
             seen.broken.append(self._called(name, args, kwargs, result))
@@ -253,9 +260,13 @@ class _Mode(TorchFunctionMode):
         self.done += 1
         self.linear.clear()
         self.sums.clear()
+        self.drawn.clear()
 
     def enter(self, module: nn.Module, args: Any) -> None:
         """A module begins."""
+        if self.drawn and next(module.parameters(), None) is not None:
+            entering = [self.drawn.get(id(a)) for a in tensors_in(args)]
+            self.anatomy.sampled += [kept[1] for kept in entering if kept is not None]
         if not self.stack:
             for name, inner in module.named_modules():
                 self.names.setdefault(inner, name or type(module).__name__)
@@ -271,7 +282,9 @@ class _Mode(TorchFunctionMode):
             return
         for tensor in tensors_in(output):
             if tensor.requires_grad and not tensor.is_leaf:
-                kept = Output(module=self.names.get(module, ""), value=tensor)
+                kept = Output(
+                    module=self.names.get(module, ""), value=tensor, entered=tensors_in(args)
+                )
                 self.anatomy.outputs.append(kept)
                 tensor.register_hook(kept.arrive)  # type: ignore[no-untyped-call]
 

@@ -38,6 +38,7 @@ cause(
         "zero-gradient": OFTEN,
         "statistics-still": OFTEN,
         "layer-input-zero": OFTEN,
+        "samples-repeated": OFTEN,
     },
     silent="The mean of the labels is learnt.",
     repair="Look at what the loader hands out, and at the normalisation.",

@@ -88,6 +88,9 @@ def rate_is_useful(context: Context) -> None:
     place = place_of_optimiser(subject, litmus(subject).fitted.trace)
     # What moves without any step: running statistics, a schedule of the loss.
     by_itself = _fall(subject, 0.0)[0]
+    if not math.isfinite(by_itself):
+        context.say("not varied: with learning rates of 0 the loop breaks")
+        return
     fall -= by_itself
     # What hardly moves may do so by rounding.
     if fall > -1e-3:
@@ -109,7 +112,11 @@ def rate_is_useful(context: Context) -> None:
     if abs(by_itself) > abs(fall):
         context.say(f"not judged: without a step the loss changes by {by_itself:.2%}")
         return
-    tried = {factor: _fall(subject, factor) for factor in SMALLER}
+    tried = {}
+    for factor in SMALLER:
+        value, promised = _fall(subject, factor)
+        value -= by_itself
+        tried[factor] = value, value / promised if promised else 0.0
     context.measure(falls={f"{factor:g}": value for factor, (value, _) in tried.items()})
     good = [
         factor
@@ -148,12 +155,12 @@ def _shown(rates: list[float]) -> str:
 
 
 def _fall(subject: Subject, factor: float) -> tuple[float, float]:
-    """(share of the loss, share of what the gradients promise) taken off in five steps."""
+    """(share of the loss that five steps take off, share that the gradients promise)."""
     with subject.seeded("rate is useful"):  # the same random choices for every factor
         try:
             return _fall_of(subject, factor)
         except Exception:  # noqa: BLE001  # a rate that nobody asked for may break anything
-            return -math.inf, -math.inf
+            return -math.inf, math.inf
 
 
 def _fall_of(subject: Subject, factor: float) -> tuple[float, float]:
@@ -168,8 +175,8 @@ def _fall_of(subject: Subject, factor: float) -> tuple[float, float]:
     last, _ = judged_at_equal_beta(subject, model, batch)
     promised = sum(abs(step.expected) for step in fitted.trace.steps)
     if not math.isfinite(last) or not first:
-        return -math.inf, -math.inf
-    return (first - last) / abs(first), (first - last) / promised if promised else 0.0
+        return -math.inf, math.inf
+    return (first - last) / abs(first), promised / abs(first)
 
 
 @contextmanager

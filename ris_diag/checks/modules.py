@@ -9,10 +9,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from ris_diag.check import Threshold, check
-from ris_diag.context import Context
+from ris_diag.context import Context, Subject
 from ris_diag.measure import alike, listed
 from ris_diag.trace import Trace
 from ris_diag.watched import (
+    dissected,
     named_modules,
     place_of_model,
     place_of_training,
@@ -219,6 +220,7 @@ def initialisation_is_alive(context: Context) -> None:
     shares = _dead_shares(
         model, lambda: subject.predict(model, subject.batch("train", INITIAL_BATCH))
     )
+    shares |= _dead_calls(subject)
     dead = [f"{name}: {share:.0%}" for name, share in shares.items() if share > limit]
     fitted = watch(subject)
     # What doesn't move at all can't part: L015 and L013 say why.
@@ -245,6 +247,22 @@ def initialisation_is_alive(context: Context) -> None:
             place=place,
             next_step="initialise weights at random: a constant gives all units one gradient",
         )
+
+
+def _dead_calls(subject: Subject) -> dict[str, float]:
+    """The same for activations that are called as functions, in the first steps; the least."""
+    seen = dissected(subject)
+    answers = {id(output.value) for output in seen.outputs}
+    kinds = {kind.__name__.lower(): dead for kind, dead in SATURATING.items()}
+    shares: dict[str, float] = {}
+    for called in seen.activations:
+        own = called.module.endswith(tuple(f"({kind.__name__})" for kind in SATURATING))
+        if own or called.name not in kinds or id(called.output) in answers or not called.place:
+            continue
+        name = f"{called.name}() at {called.place}"
+        share = float(kinds[called.name](called.output).double().mean())
+        shares[name] = min(share, shares.get(name, 1.0))
+    return shares
 
 
 def _dead_shares(model: nn.Module, run: Callable[[], Any]) -> dict[str, float]:

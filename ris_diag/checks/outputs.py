@@ -127,29 +127,28 @@ def every_prediction_counts(context: Context) -> None:
 
 
 def _padding_that_counts(seen: Anatomy) -> str:
-    """What is wrong where labels that are all one number get the gradient, and no others do."""
-    for called in seen.compared:
-        tensors = [value for value in called.args.values() if isinstance(value, Tensor)]
-        label = next((t for t in tensors if not t.requires_grad and t.numel() > 8), None)
-        output = next(
-            (
-                o.gradient
-                for o in seen.outputs
-                if label is not None and o.gradient is not None and o.value.numel() == label.numel()
-            ),
-            None,
-        )
-        if label is None or output is None or not label.is_floating_point():
+    """What is wrong where steps of equal input, as of padding, get the gradient, and no others."""
+    for output in seen.outputs:
+        shape = output.value.shape[:2]
+        if output.gradient is None or len(shape) < 2 or output.value.ndim < 3:
             continue
-        counts = output.flatten() != 0
-        inside, outside = label.flatten()[counts], label.flatten()[~counts]
-        if len(inside) > 4 and len(outside) > 4 and not inside.std() > 0 and outside.std() > 0:
-            return (
-                f"{len(inside)} of {label.numel()} labels count in the loss, and all of them are "
-                f"{float(inside[0]):g}; the others, from {float(outside.min()):.3g} to "
-                f"{float(outside.max()):.3g}, get no gradient: the mask is the wrong way round"
-            )
+        counts = (output.gradient != 0).flatten(2).any(2)
+        for entered in output.entered:
+            if entered.shape[:2] != shape or entered.dtype == torch.bool:
+                continue
+            steps = entered.reshape(*shape, -1)
+            inside, outside = steps[counts], steps[~counts]
+            alike = len(inside) > FEW and bool((inside == inside[:1]).all())
+            if alike and len(outside) > FEW and not bool((outside == outside[:1]).all()):
+                return (
+                    f"{len(inside)} of {counts.numel()} steps of the sequences count in the loss, "
+                    f"and the input of all of them is the same, as in padding; the {len(outside)} "
+                    "steps whose input differs get no gradient: the mask is the wrong way round"
+                )
     return ""
+
+
+FEW = 4  # steps
 
 
 @check(

@@ -14,6 +14,7 @@ from ris_diag.trace import Step, Trace
 from ris_diag.watched import (
     class_of,
     cut_in_front_of,
+    dissected,
     frozen_by_declaration,
     largest_of,
     named_parameters,
@@ -156,7 +157,7 @@ def _held_twice(trace: Trace) -> list[int]:
     why="A detach(), an argmax or a branch that is never taken leaves a part of the model at its "
     "initial weights, and the loss falls on the rest.",
     sources=("B1", "S12"),
-    signs=("graph-cut", "no-gradient", "zero-gradient", "layer-input-zero"),
+    signs=("graph-cut", "no-gradient", "zero-gradient", "layer-input-zero", "sampled-without-path"),
     needs=("run",),
     thresholds=(EACH,),
 )
@@ -196,6 +197,15 @@ def parameters_get_gradient(context: Context) -> None:
             none.append(name)
     context.measure(trainable=len(trainable), none=none, zero=zero, starved=starved)
     limit = context.limit("max_offenders")
+    sampled = {called.place: called for called in dissected(subject).sampled}
+    if sampled:
+        context.problem(
+            f"{len(sampled)} random draws cut the graph between their distribution and the module "
+            "that they enter: sample() has no gradient",
+            sign="sampled-without-path",
+            place=", ".join(sampled),
+            next_step="call rsample(), or mean + spread * noise",
+        )
     if len(none) > limit:
         cut = cut_in_front_of(subject, none)
         context.problem(

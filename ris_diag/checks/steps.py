@@ -91,6 +91,7 @@ def _cleared_inside(trace: Trace) -> int:
         "clip-late",
         "clip-early",
         "gradient-turned",
+        "gradient-reversed",
         "never-unscaled",
         "no-scaler-update",
         "scheduler-first",
@@ -137,7 +138,8 @@ def calls_in_order(context: Context) -> None:
         )
     turned = [s.turned for s in trace.steps if s.backward and (s.gradients > 0).any()]
     if turned and fmean(turned) < TURNED:
-        wrong["gradient-turned"] = (
+        sign = "gradient-reversed" if fmean(turned) < -0.5 else "gradient-turned"
+        wrong[sign] = (
             f"in {len(turned)} steps the gradient points elsewhere than backward() left it (mean "
             f"cosine {fmean(turned):.2f}, limit {TURNED:g})",
             "look for what writes into .grad between backward() and step(): neg_(), noise, an "

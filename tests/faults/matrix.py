@@ -104,6 +104,7 @@ def alarms(name: str, seed: int, *, quick: bool = False) -> tuple[str, float, li
 
 def _one_thread() -> None:
     torch.set_num_threads(1)
+    ris_diag.run(HEALTHY["small"](), select=FAMILIES)  # what is imported at first use isn't timed
 
 
 def _fault_job(job: tuple[str, bool]) -> Row | str:

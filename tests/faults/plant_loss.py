@@ -254,16 +254,6 @@ def loss_is_summed() -> Case:
     return replace(plain_regression(), loss=loss)
 
 
-@fault(cause="loss-not-averaged", healthy=three_tags, source=OVERFLOW)
-def loss_of_tags_is_summed_over_samples() -> Case:
-    def loss(model: nn.Module, batch: Pair, progress: Progress) -> Tensor:
-        x, y = batch
-        each = F.binary_cross_entropy_with_logits(model(x), y, reduction="none")
-        return each.mean(1).sum()  # planted: loss_of_tags_is_summed_over_samples
-
-    return replace(three_tags(), loss=loss)
-
-
 @fault(cause=("loss-arguments", "loss-ignores-predictions"), healthy=four_classes, source=TAXONOMY)
 def class_weight_of_zero() -> Case:
     def loss(model: nn.Module, batch: Pair, progress: Progress) -> Tensor:
