@@ -90,7 +90,8 @@ def test_infinities_of_a_mask_break_nothing() -> None:
 @pytest.mark.parametrize("where", ["loss", "network"])
 def test_the_derivative_that_is_nan(where: str) -> None:
     def loss(p: Tensor, y: Tensor) -> Tensor:
-        return (p * 0).norm(dim=1).mul(0).sqrt().mean() + F.mse_loss(p, y)  # a root of zero
+        root: Tensor = (p * 0).norm(dim=1).mul(0).sqrt()  # a root of zero
+        return root.mean() + F.mse_loss(p, y)
 
     def end(p: Tensor) -> Tensor:
         bent: Tensor = (p * 0).abs().sqrt()  # a root of zero, in the network
