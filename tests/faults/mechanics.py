@@ -885,11 +885,11 @@ def constant_initialisation() -> Case:
     healthy=plain,
     source=f"{DEEPCRIME}, WCI",
 )
-def all_zero() -> Case:
+def all_weights_start_at_zero() -> Case:
     def model() -> nn.Module:
         classifier = Classifier()
         for parameter in classifier.parameters():
-            # planted: all_zero
+            # planted: all_weights_start_at_zero
             nn.init.zeros_(parameter)
         return classifier
 
