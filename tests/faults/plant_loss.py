@@ -333,7 +333,13 @@ def divergence_is_subtracted() -> Case:
     return replace(variational(), loss=loss)
 
 
-@fault(cause="wrong-sign", healthy=four_classes, source=TRAINCHECK)
+@fault(
+    "L043",
+    says="changes by -1.00 of what the gradient promises",
+    cause="wrong-sign",
+    healthy=four_classes,
+    source=TRAINCHECK,
+)
 def a_hook_turns_gradients_round() -> Case:
     def model() -> nn.Module:
         network = mlp(8, 32, 4)
