@@ -17,7 +17,7 @@ from ris_diag.errors import CaseError
 from ris_diag.loop import as_losses
 from ris_diag.observer import Served, observe
 from ris_diag.places import where
-from ris_diag.plain import plain_error
+from ris_diag.plain import PlainError, compared, plain_error
 from ris_diag.trace import Trace
 
 LITMUS_STEPS = 5
@@ -249,13 +249,13 @@ class Litmus:
         equal_beta: total loss at the last step's progress, (first weights, last weights).
         prediction: NMSE(R_pred), (first weights, last weights); None where the case
             has no covariance or no distance.
-        plain: error of the prediction by `plain_error`, the same; None where it can't be said.
+        plain: error of the prediction by `plain_error`; None where it can't be said.
     """
 
     fitted: Fitted
     equal_beta: tuple[float, float]
     prediction: tuple[float, float] | None
-    plain: tuple[float, float] | None = None
+    plain: PlainError | None = None
 
 
 def litmus(subject: Subject) -> Litmus:
@@ -276,10 +276,7 @@ def _run_litmus(subject: Subject) -> Litmus:
     prediction = None
     if before[1] is not None and after[1] is not None:
         prediction = (before[1], after[1])
-    plain_after = plain_error(subject, model, batch)
-    plain = None
-    if plain_before is not None and plain_after is not None:
-        plain = (plain_before, plain_after)
+    plain = compared(plain_before, plain_error(subject, model, batch))
     return Litmus(
         fitted=fitted, equal_beta=(before[0], after[0]), prediction=prediction, plain=plain
     )

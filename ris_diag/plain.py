@@ -1,5 +1,6 @@
 """An error of predictions that owes nothing to the author's loss or metric."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,12 +10,31 @@ from ris_diag.case import Batch
 from ris_diag.context import Subject
 
 
-def plain_error(subject: Subject, model: nn.Module, batch: Batch) -> float | None:
-    """How far the prediction is from the truth, in eval mode, by no loss of the author's.
+@dataclass(frozen=True, kw_only=True)
+class PlainError:
+    """How far a prediction is from the truth, before and behind some training.
 
-    Mean squared error for numbers of one shape; for class numbers [B] beside outputs [B, C] the
-    mean of all outputs less that of the true class, over their spread; for yes and no the outputs
-    of the one less those of the other. None for other kinds.
+    Attributes:
+        classes: whether it is one of classes: 2 where the outputs don't tell the true class from
+            the others, less where they do; else the mean squared error.
+    """
+
+    before: float
+    behind: float
+    classes: bool
+
+    @property
+    def rise(self) -> float:
+        """Share of what it was."""
+        return (self.behind - self.before) / abs(self.before) if self.before else 0.0
+
+
+def plain_error(subject: Subject, model: nn.Module, batch: Batch) -> tuple[float, bool] | None:
+    """Error of the prediction in eval mode, by no loss of the author's, and whether of classes.
+
+    Mean squared error for numbers of one shape. For class numbers [B] beside outputs [B, C], 2 and
+    the mean of all outputs less that of the true class, over their spread; for yes and no, the
+    outputs of the one less those of the other. None for other kinds.
     """
     predict, truth_of = subject.case.predict, subject.case.truth
     if predict is None or truth_of is None:
@@ -32,10 +52,19 @@ def plain_error(subject: Subject, model: nn.Module, batch: Batch) -> float | Non
             return None
         own = prediction.gather(1, truth.long()[:, None]).double().mean()
         spread = prediction.double().std(1).mean().clamp(min=1e-12)
-        return 2.0 + float((prediction.double().mean() - own) / spread)
+        return 2.0 + float((prediction.double().mean() - own) / spread), True
     if whole or prediction.shape != truth.shape:
         return None
     if bool(((truth == 0) | (truth == 1)).all()) and bool(truth.any()) and not bool(truth.all()):
         numbers, yes = prediction.double(), truth == 1
-        return 2.0 + float((numbers[~yes].mean() - numbers[yes].mean()) / numbers.std())
-    return float((prediction - truth).abs().double().square().mean())
+        return 2.0 + float((numbers[~yes].mean() - numbers[yes].mean()) / numbers.std()), True
+    return float((prediction - truth).abs().double().square().mean()), False
+
+
+def compared(
+    first: tuple[float, bool] | None, last: tuple[float, bool] | None
+) -> PlainError | None:
+    """The two of `plain_error`, where both could be said."""
+    if first is None or last is None:
+        return None
+    return PlainError(before=first[0], behind=last[0], classes=first[1])

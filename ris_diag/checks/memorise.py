@@ -10,6 +10,7 @@ from ris_diag.context import Context, Subject
 from ris_diag.covariance import OF_LOSS
 from ris_diag.measure import accumulation, mean_nmse, run_fit
 from ris_diag.places import where
+from ris_diag.plain import compared, plain_error
 
 MEMORISE_SAMPLES = 16
 MEMORISE_EPOCHS = 200
@@ -26,7 +27,13 @@ MEMORISE_EPOCHS = 200
     why="Whether the wiring works and the capacity is there is another question than whether it "
     "generalises; a loss that can't reach its floor here never will.",
     sources=("S7", "B6"),
-    signs=("starts-below-floor", "truth-loss-not-zero", "memorises-partly", "memorises-nothing"),
+    signs=(
+        "moves-away",
+        "starts-below-floor",
+        "truth-loss-not-zero",
+        "memorises-partly",
+        "memorises-nothing",
+    ),
     needs=("model", "batch", "loss", "loop"),
     thresholds=(
         Threshold(
@@ -41,6 +48,12 @@ MEMORISE_EPOCHS = 200
             value=0.1,
             unit="share of the first loss above the floor, where there are no covariances",
             why="16 samples are few: a network that can express them is far below after 200 epochs",
+        ),
+        Threshold(
+            name="max_rise",
+            value=0.1,
+            unit="of the error of the prediction, while the loss falls",
+            why="what is memorised is nearer to the truth than it was, by any measure",
         ),
     ),
 )
@@ -71,8 +84,20 @@ def _memorises_anything(context: Context) -> None:
     declared = subject.case.declared
     floor = 0.0 if declared is None else declared.floor
     before = _loss_of(subject, model, batch)
+    plain_before = plain_error(subject, model, batch)
     _memorise(context, model, batch, None)
     after = _loss_of(subject, model, batch)
+    plain = compared(plain_before, plain_error(subject, model, batch))
+    if plain is not None and after < before and plain.rise > context.limit("max_rise"):
+        context.problem(
+            f"the loss fell from {before:.4f} to {after:.4f}, and the error of the prediction, by "
+            f"a measure of its own, rose by {plain.rise:.0%} (limit "
+            f"{context.limit('max_rise'):.0%})",
+            sign="moves-away",
+            place=where(subject.case.loss),
+            next_step="look for a sign: a minus in front of the loss or of a term, a similarity "
+            "without 1 -, a likelihood without its minus",
+        )
     if before <= floor:
         context.problem(
             f"the loss of the first weights is {before:.4f}, not above its floor {floor:g}",

@@ -217,9 +217,11 @@ def batch_norm_works(context: Context) -> None:
 def initialisation_is_alive(context: Context) -> None:
     subject, limit = context.subject, context.limit("max_dead")
     model = subject.model()
-    shares = _dead_shares(
-        model, lambda: subject.predict(model, subject.batch("train", INITIAL_BATCH))
-    )
+    shares = {}
+    if subject.case.offers("prediction"):
+        shares = _dead_shares(
+            model, lambda: subject.predict(model, subject.batch("train", INITIAL_BATCH))
+        )
     shares |= _dead_calls(subject)
     dead = [f"{name}: {share:.0%}" for name, share in shares.items() if share > limit]
     fitted = watch(subject)

@@ -11,6 +11,7 @@ from ris_diag.anatomy import Called
 from ris_diag.check import Threshold, check
 from ris_diag.checks.inference import SIZE, predicted
 from ris_diag.context import Context
+from ris_diag.graph import tensors_in
 from ris_diag.measure import listed, nudged_model
 from ris_diag.places import where
 from ris_diag.watched import dissected, named_modules, place_of_loss, place_of_model, watch
@@ -221,17 +222,21 @@ def _unread(context: Context, model: nn.Module, batch: Any) -> list[str]:
         given = tuple(follow(value, f"argument {k}") for k, value in enumerate(args, 1))
         return given, {name: follow(value, name) for name, value in kwargs.items()}
 
-    subject = context.subject
-    hook = model.register_forward_pre_hook(watched, with_kwargs=True)
+    outputs: list[Tensor] = []
+    hooks = (
+        model.register_forward_pre_hook(watched, with_kwargs=True),
+        model.register_forward_hook(lambda m, args, output: outputs.extend(tensors_in(output))),
+    )
     try:
-        prediction: Any = subject.predict(model, batch)
+        context.subject.predict(model, batch)
     finally:
-        hook.remove()
-    if not isinstance(prediction, Tensor) or not prediction.requires_grad or len(entered) < 2:
+        for hook in hooks:
+            hook.remove()
+    following = [output for output in outputs if output.requires_grad]
+    if not following or len(entered) < 2:
         return []
-    spread = torch.randn_like(prediction)
-    total = (prediction * spread).abs() if prediction.is_complex() else prediction * spread
-    gradients = torch.autograd.grad(total.sum(), list(entered.values()), allow_unused=True)
+    total = torch.stack([(o * torch.randn_like(o)).abs().sum() for o in following]).sum()
+    gradients = torch.autograd.grad(total, list(entered.values()), allow_unused=True)
     return [
         f"{name} {list(value.shape)}"
         for (name, value), gradient in zip(entered.items(), gradients, strict=True)

@@ -165,9 +165,9 @@ def _whole_sequence(tensor: Tensor) -> bool:
     "L042",
     "loss-leads-to-truth",
     title="As the loss falls, the prediction comes nearer to the truth",
-    what="Compares prediction and truth in front of the five litmus steps and behind them, by a "
-    "measure that owes nothing to the loss: squared error for numbers, the output of the true "
-    "class beside the others for classes.",
+    what="Compares prediction and truth, where both are numbers of one shape, in front of the five "
+    "litmus steps and behind them, by their squared error, which owes nothing to the loss. Classes "
+    "are judged by O001.",
     why="A minus in front of a term, a similarity that is minimised or a likelihood without its "
     "minus falls, too, and leads away.",
     sources=("B2",),
@@ -190,10 +190,10 @@ def _whole_sequence(tensor: Tensor) -> bool:
 )
 def loss_leads_to_truth(context: Context) -> None:
     run = litmus(context.subject)
-    if run.plain is None:
-        context.say("not judged: prediction and truth are not of one kind")
+    if run.plain is None or run.plain.classes:
+        context.say("not judged: prediction and truth are not numbers of one kind")
         return
-    (first, last), (before, behind) = run.equal_beta, run.plain
+    (first, last), (before, behind) = run.equal_beta, (run.plain.before, run.plain.behind)
     fall = (first - last) / abs(first) if first else 0.0
     rise = (behind - before) / abs(before) if before else 0.0
     context.measure(fall=fall, error_first=before, error_last=behind, rise=rise)

@@ -167,7 +167,10 @@ def _on_validation(trace: Trace) -> set[int]:
     validation = frozenset[int]().union(*trace.validated) - train
     seen: dict[int, set[int]] = {}
     for call in trace.calls:
-        if call.gradient and call.input_hash is not None:
+        # A loss that needs gradients of its own is validated with them, and not differentiated.
+        behind = trace.backward[call.backward : call.backward + 1]
+        judged = call.phase == "validation" and all(p.phase != "validation" for p in behind)
+        if call.gradient and call.input_hash is not None and not judged:
             seen.setdefault(call.backward, set()).add(call.input_hash)
     if any(hashes & train for hashes in seen.values()):
         return {
