@@ -129,7 +129,7 @@ def predict(model: nn.Module, batch: Scenes) -> Tensor:
 
 def mean_nmse(model: nn.Module, batch: Scenes) -> float:
     """Mean NMSE(R_pred) over a batch."""
-    return float(nmse(predict(model, batch), batch.R_true).mean())
+    return nmse(predict(model, batch), batch.R_true).mean().item()
 
 
 @torch.no_grad()

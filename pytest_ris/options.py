@@ -83,7 +83,7 @@ def add_options(parser: pytest.Parser) -> None:
             else:
                 parser.addini(option.ini, option.help, type="string", default="")
     group.addoption("--ris-list", action="store_true", help="show all checks and exit")
-    group.addoption("--ris-explain", metavar="ID", help="explain a check and exit")
+    group.addoption("--ris-explain", metavar="ID", help="explain a check or a cause and exit")
 
 
 def value_of(config: pytest.Config, name: str) -> Any:

@@ -136,8 +136,10 @@ RESHAPES = frozenset({
     "expand_as", "getitem",
 })
 FLAT = frozenset({"round", "floor", "ceil", "trunc", "sign", "heaviside", "fix"})
-# Infinities on purpose.
-PLACED = frozenset({"masked_fill", "full", "tensor", "full_like", "where", "triu", "tril", "fill_"})
+# Infinities on purpose, and gradients that are read: backward made them.
+PLACED = frozenset({
+    "masked_fill", "full", "tensor", "full_like", "where", "triu", "tril", "fill_", "grad",
+})
 # fmt: on
 SWALLOWED = 10.0  # times the largest value, a constant leaves nothing of it
 

@@ -72,12 +72,13 @@ def main() -> None:
 def list_command() -> None:
     """Show every check with its source."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from ris_diag.check import all_checks
     from ris_diag.render import listing
 
-    table = Table("ID", "check", "source", "what it makes sure of", box=None, pad_edge=False)
+    slug = Column("check", no_wrap=True)  # what is cut off can't be asked for
+    table = Table("ID", slug, "source", "what it makes sure of", box=None, pad_edge=False)
     for row in listing(all_checks()):
         table.add_row(*row)
     Console().print(table)
@@ -144,6 +145,7 @@ def data(
     case = shards.case(trace=trace)
     runner = Runner(case, seed=seed, command=command, progress=for_stream())
     report = runner.run(checks, _print_result)
+    _print_report(report)
     _write(report, json_file)
     if not report.ok:
         raise SystemExit(CLOSED)

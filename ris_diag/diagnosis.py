@@ -141,11 +141,13 @@ def diagnose(results: Iterable[Result]) -> Diagnosis:
         ranked = rank(left.keys(), absent)
         if not ranked:
             break
-        best, certainty = ranked[0]
+        best = ranked[0][0]
+        explained = {sign for sign in left if _share(best, sign) >= ANYWAY}
+        # The signs of a second flaw say nothing about which cause the first one has.
+        ranked = rank(explained, absent)
         if not named:
             contenders = [(c, p) for c, p in ranked[1:4] if p > 0.05]
-        named.append(_named(best, certainty, left))
-        explained = {sign for sign in left if _share(best, sign) >= ANYWAY}
+        named.append(_named(*ranked[0], left))
         left = {sign: found for sign, found in left.items() if sign not in explained}
     return Diagnosis(
         named=named,

@@ -266,7 +266,8 @@ class _Watch:
                 numbers = [number for number in held if number < len(self._raw)]
                 if self._shrank(self._raw[numbers], numbers):
                     self.trace.events.append("clip scaled")
-            if event == "zero_grad" and self.trace.events[-1:] == ["step"]:
+            last = next((e for e in reversed(self.trace.events) if e != "clip"), "")
+            if event == "zero_grad" and last == "step":
                 step = self.trace.steps[-1]
                 if self._shrank(self._left, step.numbers):
                     self.trace.events.append("clip late")

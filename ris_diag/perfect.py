@@ -1,5 +1,6 @@
 """The perfect output of a case's model: declared, or told by the truth."""
 
+import inspect
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -112,7 +113,7 @@ def perfect_answer(
         answers=as_output(truth, slot),
         truth=truth,
         sure=bool(same),
-        declared=not isinstance(getattr(truth_of, "__self__", None), Lent),
+        declared=not isinstance(getattr(inspect.unwrap(truth_of), "__self__", None), Lent),
         class_at=None if whole or spread else class_axis(truth, slot),
         input_too=_is_input(truth, batch),
         broadcasts=list(truth.shape) != list(slot.shape) and spread,

@@ -19,9 +19,12 @@ LIBRARIES = {"site-packages", "dist-packages"}  # also those of the user and of 
 
 def where(function: Any) -> str:
     """file:line of a callable's definition, or its name where Python can't tell."""
-    function = inspect.unwrap(getattr(function, "func", function))
+    function = getattr(function, "func", function)
+    function = inspect.unwrap(function, stop=lambda f: hasattr(f, "ris_place"))
     if hasattr(function, "ris_place"):
         return str(function.ris_place)
+    if inspect.isbuiltin(function):
+        return function.__qualname__
     if not hasattr(function, "__code__") and not isinstance(function, type):
         function = getattr(function, "__func__", type(function))
     try:
@@ -39,6 +42,7 @@ def placed(function: Callable[..., Any], place: str) -> Callable[..., Any]:
     def at_its_place(*args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
 
+    at_its_place.__wrapped__ = function  # type: ignore[attr-defined]  # read by inspect.unwrap
     at_its_place.ris_place = place  # type: ignore[attr-defined]  # read by `where`
     return at_its_place
 

@@ -2,8 +2,9 @@
 
 from ris_diag.case import unlocking
 from ris_diag.cause import Cause, all_causes
-from ris_diag.check import Check, get_check
+from ris_diag.check import Check, all_checks
 from ris_diag.diagnosis import Diagnosis, Evidence, Named
+from ris_diag.errors import UnknownCheckError
 from ris_diag.result import Result
 
 STYLES = {"pass": "green", "fail": "bold red", "error": "bold red", "skip": "yellow"}
@@ -50,7 +51,14 @@ def explained(name: str) -> str:
     for cause in all_causes():
         if name in (cause.id, cause.slug):
             return cause_text(cause)
-    return explanation(get_check(name))
+    for check in all_checks():
+        if name in (check.id, check.slug):
+            return explanation(check)
+    raise UnknownCheckError(
+        f"unknown check or cause {name!r}: expected an ID or a slug; "
+        f"checks are {', '.join(c.id for c in all_checks())}; "
+        f"causes are {', '.join(c.id for c in all_causes())}"
+    )
 
 
 def listing(checks: list[Check]) -> list[tuple[str, str, str, str]]:

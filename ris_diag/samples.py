@@ -1,5 +1,6 @@
 """Samples of a case's batches: which tensors are inputs, which are labels, row by row."""
 
+import inspect
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -250,7 +251,8 @@ def probe(subject: Subject) -> Batch:
 
 def lent_of(subject: Subject) -> Lent | None:
     """Where a script's own loaders stand behind the case: what holds them."""
-    owner = getattr(subject.case.batch, "__self__", None)
+    batch = subject.case.batch
+    owner = None if batch is None else getattr(inspect.unwrap(batch), "__self__", None)
     return owner if isinstance(owner, Lent) else None
 
 

@@ -25,17 +25,21 @@ def named(value: object) -> str:
     return str(getattr(value, "name", getattr(value, "__name__", value)))
 
 
+def located(healthy: Callable[[], Case]) -> str:
+    return f"{healthy.__module__.removeprefix('tests.faults.')}-{healthy.__name__}"
+
+
 @pytest.mark.parametrize("fault", ALL_FAULTS, ids=named)
 def test_fault_is_real(fault: Fault) -> None:
     assert has_effect(fault)
 
 
-@pytest.mark.parametrize("healthy", TWINS, ids=named)
+@pytest.mark.parametrize("healthy", TWINS, ids=located)
 def test_healthy_case_has_one_outcome(healthy: Callable[[], Case]) -> None:
     assert differences(outcome(healthy()), healthy_outcome(healthy)) == []
 
 
-@pytest.mark.parametrize("healthy", [t for t in TWINS if t not in TRIED], ids=named)
+@pytest.mark.parametrize("healthy", [t for t in TWINS if t not in TRIED], ids=located)
 def test_healthy_case_is_silent(healthy: Callable[[], Case]) -> None:
     report = ris_diag.run(healthy(), select=["guard", "litmus"])
     assert [r.message() for r in report.results if r.status in ("fail", "error")] == []

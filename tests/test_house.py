@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 
 import ris_diag
+from ris_diag.cause import AREAS, Cause, all_causes
 from ris_diag.check import all_checks
+from ris_diag.context import ANY_CHECK
+from ris_diag.diagnosis import SYMPTOMS
 from ris_diag.pages import pages
+from tests.faults.all import ALL_FAULTS
 from tests.faults.catalogue import one_step_an_epoch
 from tests.faults.metrics import note_formula
 
@@ -148,6 +152,77 @@ def test_every_declaration_is_complete(check: object) -> None:
     assert check.thresholds, "a check without a limit can't say why it fails"
     assert all(t.why and t.unit for t in check.thresholds)
     assert all(re.fullmatch(r"[SB]\d+", source) for source in check.sources)
+
+
+# Signs that are in the list of causes before the check that finds them, each with the reason.
+AWAITED: dict[str, str] = {
+    "initial-loss-off": "no check compares the first loss with that of a guess yet",
+    "loss-ignores-prediction": "no check tells this cut from others yet",
+}
+
+
+def test_every_sign_of_a_check_speaks_for_a_cause() -> None:
+    listed = {sign for cause in all_causes() for sign in cause.looks} | SYMPTOMS
+    declared = {sign for check in all_checks() for sign in check.signs}
+    assert declared - listed == set()
+
+
+def test_every_sign_of_a_cause_is_found_by_a_check() -> None:
+    declared = {sign for check in all_checks() for sign in check.signs} | {*ANY_CHECK}
+    listed = {sign for cause in all_causes() for sign in cause.looks}
+    assert (listed | SYMPTOMS) - declared == AWAITED.keys()
+
+
+def test_no_sign_belongs_to_two_checks_of_one_family_by_mistake() -> None:
+    """A slug that is a sign is the sign of its own check."""
+    slugs = {check.slug: check for check in all_checks()}
+    taken = [
+        (check.id, sign)
+        for check in all_checks()
+        for sign in check.signs
+        if sign in slugs and slugs[sign] is not check
+    ]
+    assert taken == []
+
+
+@pytest.mark.parametrize("cause", all_causes(), ids=lambda c: c.id)
+def test_every_cause_is_declared_in_full(cause: Cause) -> None:
+    assert re.fullmatch(r"C\d{3}", cause.id)
+    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", cause.slug)
+    assert cause.area in AREAS
+    assert cause.title[0].isupper()
+    assert not cause.title.endswith(".")
+    for text in (cause.silent, cause.repair):
+        assert text.endswith(".")
+        assert len(text.split()) > 1
+        assert "  " not in text
+    assert cause.reference
+    assert not cause.reference.endswith(".")
+    assert not cause.settles.endswith(".")
+    assert cause.looks
+    assert all(0 < share < 1 for share in cause.looks.values())
+    assert 0 < cause.elsewhere <= 0.1
+
+
+def test_ids_and_slugs_name_one_thing() -> None:
+    """`explain NAME` takes checks and causes alike."""
+    names = [(c.id, c.slug) for c in all_checks()] + [(c.id, c.slug) for c in all_causes()]
+    flat = [name for pair in names for name in pair]
+    assert sorted(flat) == sorted(set(flat))
+
+
+def test_every_cause_has_a_planted_fault() -> None:
+    planted = {slug for fault in ALL_FAULTS for slug in fault.cause}
+    slugs = {cause.slug for cause in all_causes()}
+    assert slugs - planted == set()
+    assert planted - slugs == set()
+
+
+def test_every_page_is_linked_from_its_index() -> None:
+    ids = {"causes": [c.id for c in all_causes()], "checks": [c.id for c in all_checks()]}
+    for part, known in ids.items():
+        index = ROOT / "docs" / part / "index.md"
+        assert {f"{name}.md" for name in known} <= set(links(index))
 
 
 def test_readme_shows_the_report_that_a_fault_gives() -> None:

@@ -65,7 +65,7 @@ def output_reaches_labels(context: Context) -> None:
         if prediction is None or maker is None or maker.name not in RANGES:
             continue
         low, high = RANGES[maker.name]
-        inside = f" ({maker.module})" if maker.module else ""
+        inside = f" in {maker.module}" if maker.module else ""
         limits = f"between {low:g} and {high:g}"
         if called.name in RAW and maker.name in ("relu", "relu6", "tanh", "hardtanh", "softplus"):
             found[maker.place, maker.module] = (
@@ -90,7 +90,7 @@ def output_reaches_labels(context: Context) -> None:
         )
         context.problem(
             text,
-            place=f"{place} ({module})" if module else place,
+            place=f"{place} ({module.partition(' (')[0]})" if module else place,
             next_step="remove the activation behind the last layer, or scale the labels into its "
             "range",
         )
@@ -177,7 +177,7 @@ def layers_bend(context: Context) -> None:
             name="max_unread",
             value=0.25,
             unit="share of the features of a table that have no influence",
-            why="a column of numbers or of weights may ride along; a quarter is a part of the input",
+            why="a column of numbers or of weights may ride along; a quarter is a part of it",
         ),
     ),
 )
@@ -349,7 +349,7 @@ def dropout_leaves_signal(context: Context) -> None:
         if "dropout" in called.name and called.get("training", 2, True):
             p = float(called.get("p", 1, 0.5))
             if p > limit:
-                strong[called.module or called.name] = (p, called.place)
+                strong[called.module.partition(" (")[0] or called.name] = (p, called.place)
     context.measure(strong={name: p for name, (p, _) in strong.items()})
     if strong:
         shown = [f"{name}: p = {p:g}" for name, (p, _) in strong.items()]

@@ -95,7 +95,7 @@ def every_prediction_counts(context: Context) -> None:
         if idle:
             problems[f"{module} classes"] = idle
         used = torch.stack([g != 0 for g in gradients]).any(0)
-        rows = used.flatten(1).any(1)
+        rows = used.reshape(len(used), -1).any(1)
         columns = used.any(0) if len(shape) == 2 else torch.ones(1, dtype=torch.bool)
         where_ = f"of {list(shape)} from {module}" if module else f"of {list(shape)}"
         if float((~rows).double().mean()) > context.limit("max_unused"):

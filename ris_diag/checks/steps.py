@@ -130,7 +130,7 @@ def calls_in_order(context: Context) -> None:
             "clip between backward() and step()",
         )
     early = _clipped_in_front_of_backward(events)
-    if early:
+    if early and "clip late" not in events:
         wrong["clip-early"] = (
             f"in {early} of {len(trace.steps)} steps gradients are clipped in front of backward(), "
             "and not behind it",

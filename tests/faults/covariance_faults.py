@@ -2,16 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ris_diag import Case, Covariance, Declared
-from tests.faults.registry import fault
+from tests.faults import registry
 from tests.faults.zoo_parts import generator
 
 HISTORY = "the history behind the project (docs/design.md)"
+fault = partial(registry.fault, source=HISTORY)
 
 
 class Batch(NamedTuple):
@@ -114,7 +116,6 @@ def plain(batch: Callable[[str, int, int], Batch] = FIELD.batch, **parts: Any) -
     says="a constant (the mean of the other truths)",
     cause=("snapshots-incoherent", "side-input-useless"),
     healthy=plain,
-    source=HISTORY,
 )
 def symbols_constant_and_centred() -> Case:
     def batch(split: str, seed: int, size: int) -> Batch:
@@ -131,7 +132,6 @@ def symbols_constant_and_centred() -> Case:
     says="independent signals",
     cause="snapshots-incoherent",
     healthy=plain,
-    source=HISTORY,
 )
 def symbols_held_constant() -> Case:
     def batch(split: str, seed: int, size: int) -> Batch:
@@ -147,7 +147,6 @@ def symbols_held_constant() -> Case:
     says="R_samp belongs to its truth",
     cause=("side-input-useless", "snapshots-incoherent"),
     healthy=plain,
-    source=HISTORY,
 )
 def samples_of_other_scenes() -> Case:
     def sample(batch: Batch) -> Tensor:
@@ -232,7 +231,6 @@ def noise_subtracted() -> Case:
     says="but of centred snapshots",
     cause="snapshots-incoherent",
     healthy=plain,
-    source=HISTORY,
 )
 def mean_removed() -> Case:
     def sample(batch: Batch) -> Tensor:
@@ -242,7 +240,7 @@ def mean_removed() -> Case:
     return plain(sample=sample)
 
 
-@fault("D015", says="sum to zero", cause="snapshots-incoherent", healthy=plain, source=HISTORY)
+@fault("D015", says="sum to zero", cause="snapshots-incoherent", healthy=plain)
 def snapshots_centred() -> Case:
     def batch(split: str, seed: int, size: int) -> Batch:
         served = FIELD.batch(split, seed, size)
@@ -337,14 +335,39 @@ def one_source_too_many_listed() -> Case:
     return plain(sources=sources, positions=None)
 
 
-@fault("D018", says="NaN or infinity in X of 1 of", cause="nan-in-data", place="part 1")
+# ---- stored scenes
+
+
+def kept(stored: Callable[[str], list[tuple[str, Batch]]] | None = None) -> Case:
+    return replace(plain(), stored=stored or in_parts)
+
+
+def in_parts(split: str) -> list[tuple[str, Batch]]:
+    return [(f"part {k}", FIELD.batch(split, k, 20)) for k in range(3)]
+
+
+def in_one_file(split: str) -> list[tuple[str, Batch]]:
+    return [(f"{split}.npz", FIELD.batch(split, 0, 40))]
+
+
+def kept_in_one_file() -> Case:
+    return kept(in_one_file)
+
+
+@fault(
+    "D018",
+    says="NaN or infinity in X of 1 of",
+    cause="nan-in-data",
+    place="part 1",
+    healthy=kept,
+)
 def one_stored_sample_is_nan() -> Case:
     def stored(split: str) -> list[tuple[str, Batch]]:
-        parts = [(f"part {k}", FIELD.batch(split, k, 20)) for k in range(3)]
+        parts = in_parts(split)
         parts[1][1].X[4, 0, 0] = torch.nan  # planted: one_stored_sample_is_nan
         return parts
 
-    return replace(plain(), stored=stored)
+    return kept(stored)
 
 
 @fault(
@@ -352,7 +375,7 @@ def one_stored_sample_is_nan() -> Case:
     says="of split validation stand in split train",
     cause="splits-overlap",
     place="split validation",
-    healthy=plain,
+    healthy=kept_in_one_file,
 )
 def two_stored_samples_in_both_splits() -> Case:
     def stored(split: str) -> list[tuple[str, Batch]]:
@@ -363,7 +386,7 @@ def two_stored_samples_in_both_splits() -> Case:
                 part[5:7] = taken[30:32]  # planted: two_stored_samples_in_both_splits
         return [(f"{split}.npz", served)]
 
-    return replace(plain(), stored=stored)
+    return kept(stored)
 
 
 @fault(
@@ -371,7 +394,7 @@ def two_stored_samples_in_both_splits() -> Case:
     says="4 of 40 samples stand there twice",
     cause="samples-repeated",
     place="split train",
-    healthy=plain,
+    healthy=kept_in_one_file,
 )
 def stored_samples_repeated() -> Case:
     def stored(split: str) -> list[tuple[str, Batch]]:
@@ -381,4 +404,4 @@ def stored_samples_repeated() -> Case:
                 part[:4] = part[20:24]  # planted: stored_samples_repeated
         return [(f"{split}.npz", served)]
 
-    return replace(plain(), stored=stored)
+    return kept(stored)

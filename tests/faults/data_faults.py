@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from ris_diag import Case, Declared, Progress
-from tests.faults.registry import fault
+from tests.faults import registry
+from tests.faults.registry import DEEPCRIME, TAXONOMY
+from tests.faults.zoo_loops import seeded
 from tests.faults.zoo_parts import (
     LanguageModel,
     adam,
@@ -26,8 +29,7 @@ from tests.faults.zoo_parts import (
 
 Pair = tuple[Tensor, Tensor]
 Data = Callable[[str, int, int], Any]
-TAXONOMY = "Taxonomy of Real Faults in Deep Learning Systems (Humbatova et al., ICSE 2020)"
-DEEPCRIME = "DeepCrime (Humbatova et al., ISSTA 2021)"
+fault = partial(registry.fault, source=TAXONOMY)
 
 
 def regressor(data: Data = regression, inputs: int = 8, outputs: int = 1, **parts: Any) -> Case:
@@ -49,7 +51,7 @@ def of_pictures(data: Data = images, **parts: Any) -> Case:
 
 
 def lent(train: Any, validation: Any = None) -> Case:
-    model = mlp(8, 32, 4)
+    model = seeded(lambda: mlp(8, 32, 4))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     return Case.from_xy(model, train, F.cross_entropy, optimizer, validation=validation)
 
@@ -68,7 +70,7 @@ def lent_apart() -> Case:
 # ---- values
 
 
-@fault("D001", says="(sample 3, entry 5)", cause="nan-in-data", healthy=regressor, source=TAXONOMY)
+@fault("D001", says="(sample 3, entry 5)", cause="nan-in-data", healthy=regressor)
 def sensor_that_drops_out() -> Case:
     def data(split: str, seed: int, size: int) -> Pair:
         x, y = regression(split, seed, size)
@@ -79,11 +81,11 @@ def sensor_that_drops_out() -> Case:
 
 
 @fault("D001", says="infinity in validation batch[1]", cause="nan-in-data", healthy=regressor)
-def logarithm_of_zero() -> Case:
+def logarithm_of_the_smallest_label() -> Case:
     def data(split: str, seed: int, size: int) -> Pair:
         x, y = regression(split, seed, size)
         if split == "validation":
-            y = (y - y.min()).log()  # planted: logarithm_of_zero
+            y = (y - y.min()).log()  # planted: logarithm_of_the_smallest_label
         return x, y
 
     return regressor(data)
@@ -136,7 +138,7 @@ def divided_by_255_twice() -> Case:
 
 
 @fault("D003", says="number 2 varies most, number 6 least", cause="input-scale-off",
-       healthy=regressor, source=TAXONOMY)  # fmt: skip
+       healthy=regressor)  # fmt: skip
 def features_by_decades() -> Case:
     def data(split: str, seed: int, size: int) -> Pair:
         x, y = regression(split, seed, size)
@@ -159,7 +161,7 @@ def never_normalised() -> Case:
 
 
 @fault("D004", says="all 401 train labels are the same", cause="labels-constant",
-       healthy=classifier, source=TAXONOMY)  # fmt: skip
+       healthy=classifier)  # fmt: skip
 def default_label() -> Case:
     def data(split: str, seed: int, size: int) -> Pair:
         x, label = classes(split, seed, size)
@@ -321,7 +323,7 @@ def validation_inside_of_training() -> Case:
        place="the validation loader", healthy=lent_apart)  # fmt: skip
 def validates_on_the_training_set() -> Case:
     loader = DataLoader(fixed_set("train"), batch_size=16, shuffle=True)
-    return lent(loader, loader)
+    return lent(loader, loader)  # planted: validates_on_the_training_set
 
 
 @fault("D009", says="in spread", cause="splits-differ", healthy=of_pictures)
@@ -415,7 +417,8 @@ def sorted_by_class() -> Case:
 def large_set_sorted_by_class() -> Case:
     x, label = fixed_set("train", 4096).tensors
     order = label.argsort()
-    return lent(DataLoader(TensorDataset(x[order], label[order]), batch_size=16))
+    pairs = TensorDataset(x[order], label[order])
+    return lent(DataLoader(pairs, batch_size=16))  # planted: large_set_sorted_by_class
 
 
 @fault("D010", says="have a twin in their batch", cause="samples-repeated",

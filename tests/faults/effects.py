@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from ris_diag import Case, Plan, Progress, Training
+from ris_diag.covariance import CovarianceParts
 from tests.faults.registry import Fault
 
 Outcome = dict[str, Any]
@@ -40,6 +41,7 @@ def outcome(case: Case) -> Outcome:
         "run": _run,
         "paths": _paths,
         "script": _script,
+        "scenes": _scenes,
         "covariance": _covariance,
         "distance": _distance,
     }
@@ -288,7 +290,11 @@ def _judged(case: Case, model: nn.Module) -> Any:
     metric = case.metric
     if metric is not None:
         seen["metric"] = _or_refused(lambda: [float(metric(model, batch)) for _ in range(2)])
-        seen["left"] = {"weights": dict(model.state_dict()), "training": model.training}
+        seen["left"] = {
+            "weights": dict(model.state_dict()),
+            "training": model.training,
+            "gradients": [n for n, p in model.named_parameters() if p.grad is not None],
+        }
     return seen
 
 
@@ -309,11 +315,32 @@ def _script(case: Case) -> Any:
     return {"calls": watch.calls, "steps": watch.steps, "weights": weights}
 
 
+def _scenes(case: Case) -> Any:
+    """What the covariance parts say of the data, and all that is stored."""
+    parts = ("sample", "truth", "snapshots", "sources", "positions")
+    given = {name: getattr(case.covariance, name, None) for name in parts}
+    splits = ("train", "validation") if case.batch is not None else ()
+    return {
+        **{
+            f"{split} {name}": _or_refused(partial(part, _batch(case, split)))
+            for name, part in given.items()
+            for split in splits
+            if part is not None
+        },
+        "stored": {
+            split: [[name, _plain(piece)] for name, piece in case.stored(split)]
+            for split in ("train", "validation")
+        }
+        if case.stored is not None
+        else None,
+    }
+
+
 def _covariance(case: Case) -> Any:
     """Values of the blend, the estimates, the loss; which inadmissible values are refused."""
-    parts = case.covariance
-    if parts is None or case.model is None:
+    if case.covariance is None or case.model is None:
         return None
+    parts = CovarianceParts(case.covariance)
     model, batch = case.model().eval(), _batch(case, "validation", 3)
     truth, sample = parts.truth(batch), parts.sample(batch)
     with torch.no_grad():
@@ -358,7 +385,7 @@ def _moved_prediction(case: Case) -> Any:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1)
-        return case.covariance.predict(model, _batch(case, "validation", 3))
+        return CovarianceParts(case.covariance).predict(model, _batch(case, "validation", 3))
 
 
 def _distance(case: Case) -> Any:

@@ -79,7 +79,10 @@ def metric_in_a_cache() -> Case:
     return counted(metric)
 
 
-@fault("L051", says="of the same model and batch is", cause="metric-random", healthy=measured)
+NOISY: dict[str, Any] = {"cause": "metric-random", "source": HISTORY}
+
+
+@fault("L051", says="of the same model and batch is", healthy=measured, **NOISY)
 def metric_with_noise_on_its_input() -> Case:
     def metric(model: nn.Module, batch: Any) -> Tensor:
         x = batch[0] + 0.1 * torch.randn_like(batch[0])  # planted: metric_with_noise_on_its_input
@@ -88,7 +91,7 @@ def metric_with_noise_on_its_input() -> Case:
     return measured(metric)
 
 
-@fault("L051", says="of the same model and batch is", cause="metric-random", healthy=measured)
+@fault("L051", says="of the same model and batch is", healthy=measured, **NOISY)
 def metric_that_keeps_its_sum() -> Case:
     seen: list[float] = []
 
@@ -128,6 +131,7 @@ def metric_with_weights_by_position() -> Case:
     says="modules in train mode (1, 4, 7; limit 0)",
     cause="metric-in-train-mode",
     healthy=pictured,
+    source=HISTORY,
 )
 def metric_in_train_mode() -> Case:
     def metric(model: nn.Module, batch: Any) -> float:

@@ -92,13 +92,14 @@ class Loop:
             for served in self.batches(plan.train):
                 number += 1
                 self.clear(optimizer, number)
-                total = loss(model, served, Progress(epoch=epoch, epochs=plan.epochs))
-                (total * self.factor).backward()  # type: ignore[no-untyped-call]
+                total = loss(model, served, Progress(epoch=epoch, epochs=plan.epochs)) * self.factor
+                plan.on_step(epoch, total)
+                total.backward()  # type: ignore[no-untyped-call]
                 self.before_step(model)
                 if number % self.every == 0:
                     optimizer.step()
                 self.after_step(model)
-                losses.append(total.item() * self.factor)
+                losses.append(total.item())
             if scheduler is not None and not self.schedule_first:
                 scheduler.step()
             self.evaluate(model)
@@ -884,11 +885,11 @@ def constant_initialisation() -> Case:
     healthy=plain,
     source=f"{DEEPCRIME}, WCI",
 )
-def all_zero() -> Case:
+def all_weights_start_at_zero() -> Case:
     def model() -> nn.Module:
         classifier = Classifier()
         for parameter in classifier.parameters():
-            # planted: all_zero
+            # planted: all_weights_start_at_zero
             nn.init.zeros_(parameter)
         return classifier
 

@@ -133,9 +133,11 @@ def labels_of_the_sample_before() -> Case:
     )  # planted: labels_of_the_sample_before
 
 
-@fault(
-    "G008", says="in the reverse order of the batch", healthy=lambda: of_numbers(truth=None), **HIGH
-)
+def without_truth() -> Case:
+    return of_numbers(truth=None)
+
+
+@fault("G008", says="in the reverse order of the batch", healthy=without_truth, **HIGH)
 def labels_in_reverse_order_and_no_truth() -> Case:
     return of_numbers(
         lambda p, y: F.mse_loss(p, y.flip(0)),  # planted: labels_in_reverse_order_and_no_truth
@@ -165,13 +167,6 @@ def labels_are_one_step_late() -> Case:
     return every_time(lambda p, y: F.mse_loss(p, y.roll(1, 1)))  # planted: labels_are_one_step_late
 
 
-@fault("G008", says="term auxiliary is", healthy=lambda: two_terms(), **HIGH)
-def auxiliary_term_in_another_convention() -> Case:
-    return two_terms(
-        lambda R, R_true: energy(R, -R_true)  # planted: auxiliary_term_in_another_convention
-    )
-
-
 def two_terms(
     auxiliary: Callable[[Tensor, Tensor], Tensor] = energy,
     total: Callable[[Mapping[str, Tensor]], Tensor] = lambda terms: (
@@ -185,6 +180,13 @@ def two_terms(
         return Losses(total=total(terms), terms=terms)
 
     return of_matrices(**{"loss": loss, **parts})
+
+
+@fault("G008", says="term auxiliary is", healthy=two_terms, **HIGH)
+def auxiliary_term_in_another_convention() -> Case:
+    return two_terms(
+        lambda R, R_true: energy(R, -R_true)  # planted: auxiliary_term_in_another_convention
+    )
 
 
 @fault("G008", says="no change of it that was tried has it", healthy=of_classes,
@@ -225,7 +227,7 @@ def likelihood_in_place_of_its_negative() -> Case:
     )
 
 
-@fault("G008", says="lower, with", cause="target-changed-in-loss", source=HISTORY)
+@fault("G008", says="lower, with", healthy=of_matrices, **HIGH)
 def product_without_a_conjugate() -> Case:
     def loss(p: Tensor, y: Tensor) -> Tensor:
         return (

@@ -53,7 +53,8 @@ def epoch_of(losses: list[float], validation: float | None = None) -> Epoch:
 # ---- weights that don't stay
 
 
-@fault(cause="weights-put-back", healthy=epochs_of_images, source="B1")
+@fault("L037", says="put back: 100%", cause="weights-put-back", healthy=epochs_of_images,
+       source="B1")  # fmt: skip
 def best_weights_are_loaded_in_every_epoch() -> Case:
     def fit(model: nn.Module, plan: Plan) -> list[Epoch]:
         optimizer = adamw(model)
@@ -247,7 +248,8 @@ def steps_behind_three_of_four_passes() -> Case:
 # ---- which loss
 
 
-@fault(cause="loss-carried-over", healthy=logistic_regression, source=OVERFLOW)
+@fault("L039", says="of earlier batches in 8 of 12", cause="loss-carried-over",
+       healthy=logistic_regression, source=OVERFLOW)  # fmt: skip
 def total_loss_goes_backward() -> Case:
     def fit(model: nn.Module, plan: Plan) -> list[Epoch]:
         optimizer = torch.optim.SGD(model.parameters(), lr=0.5)

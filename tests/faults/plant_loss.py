@@ -35,7 +35,13 @@ from tests.faults.zoo_parts import conv_net, mlp
 Padded = dict[str, Tensor]
 
 
-@fault(cause="normalised-outputs-into-loss", healthy=four_classes, source=SLIPS)
+@fault(
+    "G011",
+    says="gets probabilities (between 0 and 1, each row sums to 1)",
+    cause="normalised-outputs-into-loss",
+    healthy=four_classes,
+    source=SLIPS,
+)
 def softmax_in_front_of_cross_entropy() -> Case:
     def loss(model: nn.Module, batch: Pair, progress: Progress) -> Tensor:
         x, y = batch
@@ -95,7 +101,13 @@ def prediction_is_not_squeezed() -> Case:
     return replace(plain_regression(), loss=loss)
 
 
-@fault(cause="loss-ignores-predictions", healthy=plain_regression, source=SILENT)
+@fault(
+    "G012",
+    says="10 of 11 samples of the prediction",
+    cause="loss-ignores-predictions",
+    healthy=plain_regression,
+    source=SILENT,
+)
 def only_the_first_sample_counts() -> Case:
     def loss(model: nn.Module, batch: Pair, progress: Progress) -> Tensor:
         x, y = batch
@@ -125,7 +137,13 @@ def only_the_real_part_counts() -> Case:
     return replace(complex_regression(), loss=loss)
 
 
-@fault(cause="loss-ignores-target", healthy=yes_or_no, source="B2")
+@fault(
+    "G013",
+    says="with the labels of other samples the loss is the same",
+    cause="loss-ignores-target",
+    healthy=yes_or_no,
+    source="B2",
+)
 def target_is_not_used() -> Case:
     def loss(model: nn.Module, batch: Pair, progress: Progress) -> Tensor:
         x, y = batch
@@ -283,7 +301,13 @@ def squared_error_of_class_numbers() -> Case:
     return replace(four_classes(), loss=loss)
 
 
-@fault(cause="wrong-sign", healthy=plain_regression, source=TAXONOMY)
+@fault(
+    "L042",
+    says="and the error of the prediction rises",
+    cause="wrong-sign",
+    healthy=plain_regression,
+    source=TAXONOMY,
+)
 def likelihood_without_its_minus() -> Case:
     def loss(model: nn.Module, batch: Pair, progress: Progress) -> Tensor:
         x, y = batch
@@ -309,7 +333,13 @@ def divergence_is_subtracted() -> Case:
     return replace(variational(), loss=loss)
 
 
-@fault(cause="wrong-sign", healthy=four_classes, source=TRAINCHECK)
+@fault(
+    "L043",
+    says="changes by -1.00 of what the gradient promises",
+    cause="wrong-sign",
+    healthy=four_classes,
+    source=TRAINCHECK,
+)
 def a_hook_turns_gradients_round() -> Case:
     def model() -> nn.Module:
         network = mlp(8, 32, 4)

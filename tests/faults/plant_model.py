@@ -35,7 +35,13 @@ from tests.faults.zoo_parts import LanguageModel, LastState, conv_net, healthy, 
 # ---- outputs
 
 
-@fault(cause="output-cannot-reach-labels", healthy=plain_regression, source=f"{DEEPCRIME}, AAL")
+@fault(
+    "L030",
+    says="lie outside of what relu() in 5 (ReLU) can give",
+    cause="output-cannot-reach-labels",
+    healthy=plain_regression,
+    source=f"{DEEPCRIME}, AAL",
+)
 def relu_behind_signed_numbers() -> Case:
     def model() -> nn.Module:
         return nn.Sequential(*mlp(8, 32, 1), nn.ReLU())  # planted: relu_behind_signed_numbers
@@ -65,7 +71,13 @@ def sigmoid_behind_signed_features() -> Case:
 # ---- activations
 
 
-@fault(cause="no-activation-between-layers", healthy=plain_regression, source=f"{DEEPCRIME}, ARM")
+@fault(
+    "L031",
+    says="have nothing between them (0 -> 1, 1 -> 2;",
+    cause="no-activation-between-layers",
+    healthy=plain_regression,
+    source=f"{DEEPCRIME}, ARM",
+)
 def activation_is_forgotten() -> Case:
     def model() -> nn.Module:
         # planted: activation_is_forgotten
@@ -100,7 +112,13 @@ def relu_of_a_negative() -> Case:
     return replace(yes_or_no(), model=Negative)
 
 
-@fault(cause="dropout-extreme", healthy=stripes, source=f"{DEEPCRIME}, RCD")
+@fault(
+    "L034",
+    says="take nearly everything (7: p = 0.95; limit 0.85)",
+    cause="dropout-extreme",
+    healthy=stripes,
+    source=f"{DEEPCRIME}, RCD",
+)
 def dropout_of_95_percent() -> Case:
     def model() -> nn.Module:
         network = conv_net()
@@ -144,7 +162,13 @@ def softmax_over_the_batch() -> Case:
     return replace(stripes(), model=Probabilities)
 
 
-@fault(cause="softmax-over-wrong-axis", healthy=yes_or_no, source=OVERFLOW)
+@fault(
+    "L035",
+    says="runs over an axis of length 1: it is constant",
+    cause="softmax-over-wrong-axis",
+    healthy=yes_or_no,
+    source=OVERFLOW,
+)
 def softmax_over_one_class() -> Case:
     def model() -> nn.Module:
         return nn.Sequential(*mlp(8, 24, 1), nn.Softmax(dim=1))  # planted: softmax_over_one_class
@@ -244,7 +268,9 @@ def view_in_place_of_a_transpose() -> Case:
 # ---- sequences
 
 
-@fault(cause="sees-the-future", healthy=next_token, source=RECIPE)
+@fault(
+    "L040", says="which are the labels", cause="sees-the-future", healthy=next_token, source=RECIPE
+)
 def causal_mask_is_missing() -> Case:
     class Unmasked(LanguageModel):
         def forward(self, x: Tensor) -> Tensor:

@@ -217,7 +217,13 @@ def relative_errors() -> Case:
     )
 
 
-@fault(cause="absolute-constant", healthy=relative_errors, source="B3")
+@fault(
+    "G014",
+    says="1 denominators are a constant in effect",
+    cause="absolute-constant",
+    healthy=relative_errors,
+    source="B3",
+)
 def constant_larger_than_the_labels() -> Case:
     def loss(model: nn.Module, batch: Pair, progress: Progress) -> Tensor:
         x, y = batch

@@ -50,7 +50,13 @@ def rate_of_a_millionth_with_adam() -> Case:
     return optimised(four_classes, optimizer)
 
 
-@fault(cause="learning-rate-too-small", healthy=plain_regression, source=f"{DEEPCRIME}, HLR")
+@fault(
+    "L041",
+    says="with learning rates 100000 times as large",
+    cause="learning-rate-too-small",
+    healthy=plain_regression,
+    source=f"{DEEPCRIME}, HLR",
+)
 def rate_of_a_millionth_with_sgd() -> Case:
     def optimizer(model: nn.Module) -> Optimizer:
         # planted: rate_of_a_millionth_with_sgd
@@ -87,7 +93,13 @@ def warm_up_in_whole_numbers() -> Case:
 # ---- settings
 
 
-@fault(cause="optimiser-setting-odd", healthy=four_classes, source=OVERFLOW)
+@fault(
+    "L036",
+    says="betas=(0.999, 0.9), usual is",
+    cause="optimiser-setting-odd",
+    healthy=four_classes,
+    source=OVERFLOW,
+)
 def betas_are_swapped() -> Case:
     def optimizer(model: nn.Module) -> Optimizer:
         return Adam(model.parameters(), lr=5e-3, betas=(0.999, 0.9))  # planted: betas_are_swapped

@@ -79,7 +79,13 @@ def returns_inside_of_the_loop() -> Case:
     return replace(epochs_of_images(), fit=fit)
 
 
-@fault(cause="schedule-runs-out", healthy=epochs_of_images, source=SILENT)
+@fault(
+    "L038",
+    says="the learning rate is over too early",
+    cause="schedule-runs-out",
+    healthy=epochs_of_images,
+    source=SILENT,
+)
 def scheduler_steps_by_batch() -> Case:
     def fit(model: nn.Module, plan: Plan) -> list[Epoch]:
         optimizer = adamw(model)

@@ -42,7 +42,13 @@ def _scaled(network: nn.Module, std: float) -> nn.Module:
     return network
 
 
-@fault(cause="initial-scale-wrong", healthy=four_classes, source=f"{DEEPCRIME}, WCI")
+@fault(
+    "L033",
+    says="start with weights that blow their signal up",
+    cause="initial-scale-wrong",
+    healthy=four_classes,
+    source=f"{DEEPCRIME}, WCI",
+)
 def initial_weights_of_ten() -> Case:
     def model() -> nn.Module:
         return _scaled(mlp(8, 32, 4), 10.0)  # planted: initial_weights_of_ten
@@ -87,7 +93,13 @@ def convolutions_start_at_zero() -> Case:
 # ---- wiring
 
 
-@fault(cause="input-ignored", healthy=padded_walks, source=OVERFLOW)
+@fault(
+    "L032",
+    says="the predictions of 14 samples differ by",
+    cause="input-ignored",
+    healthy=padded_walks,
+    source=OVERFLOW,
+)
 def input_is_overwritten() -> Case:
     class Blank(Tracker):
         def forward(self, x: Tensor) -> Tensor:

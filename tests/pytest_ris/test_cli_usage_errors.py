@@ -25,12 +25,17 @@ def refusal(*args: str) -> str:
         ("check", "--select=Z9"),
         ("check", "--ignore=G,Z9"),
         ("check", "--case=tiny:learns", "--select=L001", "--select=Z9"),
-        ("explain", "Z9"),
     ],
     ids=" ".join,
 )
 def test_unknown_check(args: tuple[str, ...]) -> None:
     assert refusal(*args).startswith("unknown check 'Z9': expected an ID, a prefix of IDs, a slug")
+
+
+def test_explain_names_checks_and_causes() -> None:
+    said = refusal("explain", "Z9")
+    assert said.startswith("unknown check or cause 'Z9': expected an ID or a slug; checks are G001")
+    assert "; causes are C001, " in said
 
 
 def test_no_check_left() -> None:

@@ -92,6 +92,8 @@ def test_summary_and_report_tell_cases_apart(project: pytest.Pytester, mode: lis
         [
             "=* ris-diag =*",
             "case frozen",
+            "Diagnosis: C072 steps-missing, *",
+            *["  *"] * 5,
             "fail  L009 one-step-a-batch *",
             f"frozen: NOT READY: L009 not passed; {COUNT - 1} checks did not run",
             "case learns",

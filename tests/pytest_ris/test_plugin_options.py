@@ -92,7 +92,7 @@ def test_json_holds_all_results(project: pytest.Pytester, mode: list[str]) -> No
         skipped=counts["skip"] - 1,
         xfailed=1,
     )
-    assert report["schema"] == 1
+    assert report["schema"] == 2
     assert report["case"] == "known"
     assert report["device"] == "cpu"
     assert report["ok"] is False
@@ -215,7 +215,7 @@ def test_ini_twins(project: pytest.Pytester, form: str) -> None:
             "ris_json = twin.json\n"
         )
     result = project.runpytest_inprocess()
-    result.assert_outcomes(passed=2, skipped=5)
+    result.assert_outcomes(passed=3, skipped=4)
     report = report_of(project, "twin.json")
     ids = [entry["id"] for entry in report["results"]]
     assert ids == ["L004", "L005", "L006", "L007", "L008", "L009", "L010"]

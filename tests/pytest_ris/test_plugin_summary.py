@@ -1,5 +1,6 @@
 """The section at the end of a run, and its verdict."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -29,10 +30,10 @@ IDS = [check.id for check in registry.all_checks()]
 
 
 def section(result: pytest.RunResult) -> list[str]:
-    """Lines between the rule `ris-diag` and the next rule."""
+    """Lines between the rule `ris-diag` and the next rule, or the counts of a quiet run."""
     start = next(i for i, line in enumerate(result.outlines) if line.strip("=") == " ris-diag ")
     body = result.outlines[start + 1 :]
-    stop = [i for i, line in enumerate(body) if line.startswith("===") or " in " in line]
+    stop = [i for i, line in enumerate(body) if re.match(r"===|\d+ \w+.* in [\d.]+s", line)]
     return body[: min([*stop, len(body)])]
 
 

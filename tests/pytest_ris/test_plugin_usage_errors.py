@@ -29,7 +29,7 @@ TARGETS = {
 OPTIONS = {
     "--ris-select=Z9": UNKNOWN,
     "--ris-ignore=G,Z9": UNKNOWN,
-    "--ris-explain=Z9": UNKNOWN,
+    "--ris-explain=Z9": f"unknown check or cause 'Z9': expected an ID or a slug; *{IDS[-1]}; *",
     "--ris-seed=many": "--ris-seed: expected an integer "
     "(invalid literal for int() with base 10: 'many')",
     f"--ris-ignore={FAMILY_NAMES}": "--ris-select and --ris-ignore leave no check",
