@@ -13,11 +13,14 @@ from ris_diag.check import all_checks
 from ris_diag.context import ANY_CHECK
 from ris_diag.diagnosis import SYMPTOMS
 from ris_diag.pages import pages
+from ris_diag.render import diagnosis_lines
 from tests.faults.all import ALL_FAULTS
 from tests.faults.catalogue import one_step_an_epoch
 from tests.faults.metrics import note_formula
+from tests.faults.reports import SHOWN, area_of, page
 
 ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 SOURCES = [
     path for room in ("model", "ris_diag", "pytest_ris") for path in (ROOT / room).rglob("*.py")
 ]
@@ -127,9 +130,23 @@ def test_generated_pages_are_current() -> None:
     assert committed == pages(), "run `make docs`"
 
 
+def test_reports_of_planted_faults_are_current(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert (ROOT / "docs" / "reports.md").read_text(encoding="utf-8") == page(), "run `make docs`"
+
+
+def test_reports_show_every_area_and_name_its_cause() -> None:
+    faults = {fault.name: fault for fault in ALL_FAULTS}
+    assert [area_of(faults[name]) for name in SHOWN] == list(AREAS)
+    reports = (ROOT / "docs" / "reports.md").read_text(encoding="utf-8")
+    named = re.findall(r"^Diagnosis: C\d+ (\S+),", reports, re.MULTILINE)
+    assert all(slug in faults[name].cause for name, slug in zip(SHOWN, named, strict=True))
+
+
 def links(document: Path) -> list[str]:
-    """Relative targets of the links in a document."""
-    found = re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text(encoding="utf-8"))
+    """Relative targets of the links in a document, its blocks of code left out."""
+    text = re.sub(r"^```.*?^```$", "", document.read_text(encoding="utf-8"), flags=re.M | re.S)
+    found = re.findall(r"\]\(([^)#]+)[^)]*\)", text)
     return [link for link in found if "://" not in link]
 
 
@@ -138,6 +155,9 @@ def test_links_between_documents_exist() -> None:
     targets = {(doc, link): doc.parent / link for doc in documents for link in links(doc)}
     assert len(targets) > 20
     assert [key for key, target in targets.items() if not target.exists()] == []
+    linked = {target.resolve() for (doc, _), target in targets.items() if doc.name == "README.md"}
+    pages_of_docs = ("design.md", "reports.md", "checks/index.md", "causes/index.md")
+    assert {ROOT / "docs" / name for name in pages_of_docs} <= linked
 
 
 @pytest.mark.parametrize("check", all_checks(), ids=lambda c: c.id)
@@ -225,13 +245,25 @@ def test_every_page_is_linked_from_its_index() -> None:
         assert {f"{name}.md" for name in known} <= set(links(index))
 
 
-def test_readme_shows_the_report_that_a_fault_gives() -> None:
-    result = ris_diag.run(one_step_an_epoch(), select="L009")["L009"]
-    shown = result.message().splitlines()[:3]  # the last line names how it was called
-    assert "\n".join(shown) in (ROOT / "README.md").read_text(encoding="utf-8")
+def test_readme_shows_the_report_that_a_fault_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    report = ris_diag.run(one_step_an_epoch(), select=["guard", "litmus"])
+    message = report["L009"].message().splitlines()[:3]  # the last line names how it was called
+    shown = "\n".join([*diagnosis_lines(report.diagnosis), "", *message])
+    assert shown in README
+
+
+def test_readme_shows_checks_and_counts_as_they_are() -> None:
+    shown = re.findall(r"^(?:pass|skip|fail)  (.{34}) *\d+\.\d s", README, re.MULTILINE)
+    assert len(shown) > 20
+    assert {name.strip() for name in shown} <= {
+        f"{check.id} {check.slug}" for check in all_checks()
+    }
+    assert f"{len(all_checks())} checks" in README
+    assert f"{len(all_causes())} causes" in README
 
 
 def test_readme_shows_the_law_that_the_usual_formula_breaks() -> None:
     case = ris_diag.Case(name="note", distance=note_formula)
     shown = ris_diag.run(case, select="M003")["M003"].message().split(" It looks like squares")[0]
-    assert shown in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert shown in README

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+import ris_diag
+from tests.faults.catalogue import one_step_an_epoch
+
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
 
 
@@ -28,6 +31,18 @@ def test_the_second_section_in_an_empty_folder(tmp_path: Path, options: list[str
     assert "pass  L001 one-batch-learns" in run.stdout
     assert "pass  L014 parameters-get-gradient" in run.stdout
     assert "failed" not in run.stdout.splitlines()[-1]
+
+
+def test_the_diagnosis_in_a_notebook(capsys: pytest.CaptureFixture[str]) -> None:
+    code = block('report = ris_diag.run(my_case(), select="guard,data,litmus")')
+    exec(code, {"ris_diag": ris_diag, "my_case": one_step_an_epoch})  # noqa: S102  # the README's
+    assert capsys.readouterr().out.startswith("The optimiser steps less often than it should 0.")
+
+
+def test_declared_values() -> None:
+    names: dict[str, object] = {"ris_diag": ris_diag}
+    exec(block("declared = ris_diag.Declared("), names)  # noqa: S102  # the README's
+    assert isinstance(names["declared"], ris_diag.Declared)
 
 
 def test_laws_of_ones_own_loss(pytester: pytest.Pytester) -> None:
