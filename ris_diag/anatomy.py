@@ -73,6 +73,8 @@ class Anatomy:
         chains: linear layers behind linear layers.
         linear: how often each linear layer was called.
         swallowed: sums of values and a much larger constant that something is divided by.
+        normalised: softmax and its like, by PyTorch or by hand, of what is normalised already.
+        flat: roundings and the like, whose slope is zero, of what has a gradient.
         sampled: draws whose distribution has a gradient and which enter a module without one.
         broken: calls with finite input and an output that isn't.
         whole: numbers made of whole numbers, by id.
@@ -86,6 +88,8 @@ class Anatomy:
     chains: list[Chain] = field(default_factory=list)
     linear: Counter[str] = field(default_factory=Counter)
     swallowed: list[Called] = field(default_factory=list)
+    normalised: list[Called] = field(default_factory=list)
+    flat: list[Called] = field(default_factory=list)
     sampled: list[Called] = field(default_factory=list)
     broken: list[Called] = field(default_factory=list)
     outputs: list["Output"] = field(default_factory=list)
@@ -131,6 +135,7 @@ RESHAPES = frozenset({
     "swapaxes", "movedim", "t", "mT", "float", "double", "to", "clone", "type", "expand",
     "expand_as", "getitem",
 })
+FLAT = frozenset({"round", "floor", "ceil", "trunc", "sign", "heaviside", "fix"})
 # Infinities on purpose, and gradients that are read: backward made them.
 PLACED = frozenset({
     "masked_fill", "full", "tensor", "full_like", "where", "triu", "tril", "fill_", "grad",
@@ -148,6 +153,7 @@ class _Mode(TorchFunctionMode):
         self.done = 0
         self.sums: dict[int, tuple[Tensor, Called]] = {}
         self.drawn: dict[int, tuple[Tensor, Called]] = {}
+        self.folded: dict[int, tuple[Tensor, Called]] = {}
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
@@ -184,6 +190,9 @@ class _Mode(TorchFunctionMode):
             counts = not (source.is_floating_point() or source.is_complex())
             if result.is_floating_point() and (counts or id(source) in seen.whole):
                 seen.whole[id(result)] = result
+        if name in FLAT and trained:
+            seen.flat.append(self._called(name, args, kwargs, result))
+        self._follow_normalising(name, args, kwargs, result, trained)
         self._follow_linear(name, args, inputs, result)
         path = not isinstance(result, Tensor) or result.requires_grad
         if name == "normal" and trained and not path and self.stack:
@@ -191,6 +200,23 @@ class _Mode(TorchFunctionMode):
         self._follow_constant(name, args, kwargs, result)
         if name not in PLACED and isinstance(result, Tensor) and _breaks(inputs, result):
             seen.broken.append(self._called(name, args, kwargs, result))
+
+    def _follow_normalising(
+        self, name: str, args: Any, kwargs: Any, result: Any, trained: list[Tensor]
+    ) -> None:
+        """A softmax of probabilities, or log(1 + exp(-|p|)) of one: the loss does it again."""
+        if not trained or not self._outside() or not isinstance(result, Tensor):
+            return
+        source = trained[0]
+        kept = self.anatomy.makers.get(id(source)) or self.folded.get(id(source))
+        if name in ("neg", "abs") and kept is not None and kept[1].name == "sigmoid":
+            self.folded[id(result)] = (result, kept[1])
+        elif name == "exp" and id(source) in self.folded:
+            self.anatomy.normalised.append(self._called(name, args, kwargs, result))
+        elif name in ("logsumexp", "log_softmax", "softmax") and source.ndim > 1:
+            dim = kwargs.get("dim", args[1] if len(args) > 1 else -1)
+            if isinstance(dim, int) and are_probabilities(source, dim):
+                self.anatomy.normalised.append(self._called(name, args, kwargs, result))
 
     def _follow_constant(self, name: str, args: Any, kwargs: Any, result: Any) -> None:
         """A constant in a denominator that is larger than all that it is added to."""
@@ -261,6 +287,7 @@ class _Mode(TorchFunctionMode):
         self.linear.clear()
         self.sums.clear()
         self.drawn.clear()
+        self.folded.clear()
 
     def enter(self, module: nn.Module, args: Any) -> None:
         """A module begins."""
@@ -317,6 +344,15 @@ def _name(func: Callable[..., Any]) -> str:
     if name == "__get__":
         name = getattr(getattr(func, "__self__", None), "__name__", name)
     return str(name).strip("_") if str(name).startswith("__") else str(name)
+
+
+def are_probabilities(values: Tensor, dim: int, tolerance: float = 1e-3) -> bool:
+    """Whether entries along `dim` are shares of several classes that sum to one."""
+    if values.shape[dim] < 2 or values.is_complex():
+        return False
+    values = values.detach().double()
+    inside = bool(((values >= 0) & (values <= 1 + tolerance)).all())
+    return inside and bool(((values.sum(dim) - 1).abs() <= tolerance).all())
 
 
 def _parent(path: str) -> str:

@@ -199,10 +199,16 @@ cause(
     "scaler-misused",
     area="loop",
     title="The GradScaler is not used to the end",
-    looks={"never-unscaled": ALWAYS, "no-scaler-update": ALWAYS, "update-too-large": SOMETIMES},
+    looks={
+        "never-unscaled": ALWAYS,
+        "no-scaler-update": ALWAYS,
+        "update-too-large": OFTEN,
+        "loss-explodes": OFTEN,
+    },
     silent="Adam hides the factor.",
     repair="scaler.scale(loss).backward(), scaler.step(optimizer), scaler.update().",
     reference="Silent Bugs in Deep Learning Frameworks (Tambon et al., 2023)",
+    elsewhere=WIDELY,
 )
 
 cause(

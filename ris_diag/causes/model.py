@@ -17,6 +17,7 @@ cause(
         "term-is-cut": SOMETIMES,
         "inference-blend-differs": SOMETIMES,
         "sampled-without-path": MOSTLY,
+        "flat-operation": ALWAYS,
     },
     silent="The part behind the cut learns, and the loss falls on it.",
     repair="Take out detach(), .data, .item(), .numpy(), argmax, no_grad or the tensor that is "

@@ -91,7 +91,12 @@ cause(
     "optimiser-setting-odd",
     area="optimiser",
     title="A setting of the optimiser is far from any useful one",
-    looks={"setting-odd": ALWAYS},
+    looks={
+        "setting-odd": ALWAYS,
+        "larger-rate-learns": OFTEN,
+        "update-too-small": OFTEN,
+        "smaller-rate-learns": SOMETIMES,
+    },
     silent="The optimiser takes every number.",
     repair="Look at betas, eps, momentum and dampening.",
     reference="DeepCrime (Humbatova et al., ISSTA 2021), operator OCH",

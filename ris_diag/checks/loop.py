@@ -159,6 +159,9 @@ def reported_loss_is_observed(context: Context) -> None:
             next_step="run L001: it shows the losses step by step",
         )
         return
+    if not all(map(math.isfinite, observed)):
+        context.say("not compared: the loop doesn't go through the batches, epoch by epoch")
+        return
     off = [
         f"epoch {number}: reported {got:.6f}, observed mean {want:.6f}"
         for number, (got, want) in enumerate(zip(reported, observed, strict=True), start=1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ris_diag.anatomy import Anatomy, Called
+from ris_diag.anatomy import Anatomy, Called, are_probabilities
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context
 from ris_diag.watched import ODD_BATCH, dissected, place_of_loss, watch
@@ -76,6 +76,15 @@ def loss_gets_what_it_expects(context: Context) -> None:
             if misuse is not None:
                 place = misuse.place or called.place or place_of_loss(context.subject)
                 found.setdefault((misuse.sign, place), (misuse, place))
+    for called in seen.normalised:
+        misuse = Misuse(
+            sign="normalised-outputs",
+            seen=f"{called.name}() of the loss is given probabilities: they are normalised twice",
+            next_step="give the loss the raw outputs: remove the softmax or sigmoid of the network",
+        )
+        place = called.place or place_of_loss(context.subject)
+        if not any(sign == misuse.sign for sign, _ in found):
+            found[misuse.sign, place] = (misuse, place)
     context.measure(losses=sorted({called.name for called in seen.losses}))
     for misuse, place in found.values():
         context.problem(misuse.seen, sign=misuse.sign, place=place, next_step=misuse.next_step)
@@ -112,22 +121,13 @@ def _source(called: Called, seen: Anatomy, prediction: Tensor) -> tuple[str, str
     return f": the output of {maker.name}(){inside}", maker.place
 
 
-def _probabilities(values: Tensor, dim: int, tolerance: float) -> bool:
-    """Whether entries along `dim` are all probabilities that sum to one, and not of one class."""
-    values = values.detach().double()
-    if values.shape[dim] < 2 or not bool(torch.isfinite(values).all()):
-        return False
-    inside = bool(((values >= 0) & (values <= 1 + tolerance)).all())
-    return inside and bool(((values.sum(dim) - 1).abs() <= tolerance).all())
-
-
 def _softmax_twice(called: Called, seen: Anatomy, context: Context) -> Misuse | None:
     pair = _operands(called)
     if pair is None or pair[0].ndim < 2:
         return None
     prediction = pair[0]
     maker = seen.maker(prediction)
-    sums = _probabilities(prediction, 1, context.limit("max_off_one"))
+    sums = are_probabilities(prediction, 1, context.limit("max_off_one"))
     if not sums and not (maker is not None and maker.name in ("softmax", "sigmoid")):
         return None
     source, place = _source(called, seen, prediction)
@@ -172,7 +172,7 @@ def _no_log_softmax(called: Called, seen: Anatomy, context: Context) -> Misuse |
     off = float(finite.abs().max()) if len(finite) else 0.0
     if off <= context.limit("max_off_one") * 10:
         return None
-    kind = "probabilities" if _probabilities(values, dim, 1e-3) else "raw outputs"
+    kind = "probabilities" if are_probabilities(values, dim, 1e-3) else "raw outputs"
     return Misuse(
         sign="unnormalised-outputs",
         seen=f"{called.name} gets {kind}, not the logarithm of probabilities: exp() of a row sums "

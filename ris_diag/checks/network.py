@@ -169,9 +169,15 @@ def layers_bend(context: Context) -> None:
     thresholds=(
         Threshold(
             name="min_difference",
-            value=1e-7,
+            value=1e-6,
             unit="of the largest output",
-            why="float32 rounds at 1e-7; samples that differ give outputs that differ by far more",
+            why="float32 rounds at 1e-7, sums above it; samples that differ give far more",
+        ),
+        Threshold(
+            name="max_unread",
+            value=0.25,
+            unit="share of the features of a table that have no influence",
+            why="a column of numbers or of weights may ride along; a quarter is a part of it",
         ),
     ),
 )
@@ -196,7 +202,7 @@ def input_is_used(context: Context) -> None:
             "never used, and for a softmax over one output",
         )
         return
-    unread = _unread(context, model, one)
+    unread = _unread(context, model, one, context.limit("max_unread"))
     context.measure(unread=unread)
     if unread:
         context.problem(
@@ -207,8 +213,11 @@ def input_is_used(context: Context) -> None:
         )
 
 
-def _unread(context: Context, model: nn.Module, batch: Any) -> list[str]:
-    """The real tensors among the model's arguments to which no gradient of the output leads."""
+def _unread(context: Context, model: nn.Module, batch: Any, most: float) -> list[str]:
+    """The real tensors among the model's arguments to which no gradient of the output leads.
+
+    Of a table [B, F] with the features that are not read, where they are more than a share `most`.
+    """
     entered: dict[str, Tensor] = {}
 
     def watched(module: nn.Module, args: Any, kwargs: Any) -> Any:
@@ -233,15 +242,20 @@ def _unread(context: Context, model: nn.Module, batch: Any) -> list[str]:
         for hook in hooks:
             hook.remove()
     following = [output for output in outputs if output.requires_grad]
-    if not following or len(entered) < 2:
+    if not following or not entered:
         return []
     total = torch.stack([(o * torch.randn_like(o)).abs().sum() for o in following]).sum()
     gradients = torch.autograd.grad(total, list(entered.values()), allow_unused=True)
-    return [
-        f"{name} {list(value.shape)}"
-        for (name, value), gradient in zip(entered.items(), gradients, strict=True)
-        if gradient is None or not gradient.any()
-    ]
+    found = []
+    for (name, value), gradient in zip(entered.items(), gradients, strict=True):
+        shape = list(value.shape)
+        if gradient is None or not gradient.any():
+            found += [f"{name} {shape}"] if len(entered) > 1 else []
+        elif value.ndim == 2:
+            unread = (~gradient.any(0)).nonzero().flatten().tolist()
+            if len(unread) > most * shape[1]:
+                found.append(f"features {listed(list(map(str, unread)))} of {name} {shape}")
+    return found
 
 
 @check(

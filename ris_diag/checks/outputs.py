@@ -5,9 +5,10 @@ from torch import Tensor
 
 from ris_diag.anatomy import Anatomy
 from ris_diag.check import Threshold, check
-from ris_diag.context import Context
-from ris_diag.measure import listed
-from ris_diag.watched import dissected, place_of_loss
+from ris_diag.context import Context, Subject
+from ris_diag.measure import accumulation, listed
+from ris_diag.samples import roles, rows_of_batch, samples
+from ris_diag.watched import DISSECTED, ODD_BATCH, dissected, place_of_loss
 
 SOURCES = ("B1",)
 
@@ -90,6 +91,9 @@ def every_prediction_counts(context: Context) -> None:
         ]
         if len(gradients) < 3 or shape[0] < 4 or not all(g.any() for g in gradients):
             continue
+        idle = _idle_classes(context.subject, gradients)
+        if idle:
+            problems[f"{module} classes"] = idle
         used = torch.stack([g != 0 for g in gradients]).any(0)
         rows = used.reshape(len(used), -1).any(1)
         columns = used.any(0) if len(shape) == 2 else torch.ones(1, dtype=torch.bool)
@@ -124,6 +128,33 @@ def every_prediction_counts(context: Context) -> None:
                 next_step="build the loss from all samples and outputs: look at indices, masks, "
                 "slices and at a reduction that picks one",
             )
+
+
+def _idle_classes(subject: Subject, gradients: list[Tensor]) -> str:
+    """What is wrong where all samples of one class get no gradient, and all of the others do."""
+    if not subject.case.offers("loop") or accumulation(subject) > 1 or len(gradients) != DISSECTED:
+        return ""
+    names = [name for name in roles(subject).labels if name in samples(subject, "train").rows]
+    batches = [subject.batch("train", ODD_BATCH, offset=k) for k in range(DISSECTED)]
+    for name in names:
+        rows = [rows_of_batch(subject, batch).get(name) for batch in batches]
+        labels = [r for r in rows if r is not None and r.ndim == 1 and not r.is_floating_point()]
+        if [len(label) for label in labels] != [len(g) for g in gradients]:
+            continue
+        label = torch.cat(labels)
+        counts = torch.cat([(g != 0).flatten(1).any(1) for g in gradients])
+        idle = {int(c) for c in torch.unique(label[~counts])} - {
+            int(c) for c in torch.unique(label[counts])
+        }
+        several = [c for c in idle if int((label == c).sum()) >= FEW]
+        others = ~torch.isin(label, torch.tensor(sorted(idle), dtype=label.dtype))
+        if several and bool(counts[others].all()) and bool(others.any()):
+            shown = listed([str(c) for c in sorted(several)])
+            return (
+                f"no sample of class {shown} gets a gradient ({int((~counts).sum())} of "
+                f"{len(label)} samples in {len(gradients)} steps), and every other sample does"
+            )
+    return ""
 
 
 def _padding_that_counts(seen: Anatomy) -> str:

@@ -157,7 +157,14 @@ def _held_twice(trace: Trace) -> list[int]:
     why="A detach(), an argmax or a branch that is never taken leaves a part of the model at its "
     "initial weights, and the loss falls on the rest.",
     sources=("B1", "S12"),
-    signs=("graph-cut", "no-gradient", "zero-gradient", "layer-input-zero", "sampled-without-path"),
+    signs=(
+        "graph-cut",
+        "no-gradient",
+        "zero-gradient",
+        "layer-input-zero",
+        "sampled-without-path",
+        "flat-operation",
+    ),
     needs=("run",),
     thresholds=(EACH,),
 )
@@ -228,7 +235,16 @@ def parameters_get_gradient(context: Context) -> None:
             next_step="look what is handed to the layer: an input that is overwritten, a mask of "
             "zero, whole numbers divided as such",
         )
-    if len(zero) > limit:
+    flat = {called.place: called.name for called in dissected(subject).flat}
+    if len(zero) > limit and flat:
+        context.problem(
+            f"{len(zero)} of {len(trainable)} trainable parameters get a gradient of exactly 0 "
+            f"({listed(zero)}); {', '.join(f'{name}()' for name in flat.values())} has no slope",
+            sign="flat-operation",
+            place=", ".join(flat),
+            next_step="take it out, or let the gradient pass by: x + (round(x) - x).detach()",
+        )
+    elif len(zero) > limit:
         context.problem(
             f"{len(zero)} of {len(trainable)} trainable parameters get a gradient of exactly 0 in "
             f"all {len(trace.backward)} backward passes ({listed(zero)})",

@@ -218,7 +218,8 @@ def batches_differ(context: Context) -> None:
     inputs = [
         call.input_hash
         for call in trace.calls
-        if call.phase == "train"
+        if call.phase != "validation"
+        and call.gradient
         and call.input_hash is not None
         and any(p.requires_grad for p in call.module.parameters())  # no criterion
     ]

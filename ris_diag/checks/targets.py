@@ -47,8 +47,7 @@ def loss_sees_target(context: Context) -> None:
     subject, known = context.subject, roles(context.subject)
     batch = subject.batch("train", SIZE)
     named = named_tensors(batch)
-    labels = [named[name] for name in known.labels if name in named and named[name].ndim]
-    moving = [t for t in labels if len(t) > 1 and not torch.equal(t, t.roll(1, 0))]
+    moving = [t for name, t in named.items() if name not in known.inputs and _is_truth(context, t)]
     if not moving:
         return not_judged(
             context, known.unknown or known.unlabelled or "no label that differs between samples"
@@ -71,6 +70,22 @@ def loss_sees_target(context: Context) -> None:
             "constant",
         )
     return None
+
+
+def _is_truth(context: Context, leaf: Tensor) -> bool:
+    """Whether the truth of a batch is another one if this tensor's samples are moved on by one."""
+    truth_of, batch = context.subject.case.truth, context.subject.batch("train", SIZE)
+    here = next((t for t in named_tensors(batch).values() if _same(t, leaf)), None)
+    if truth_of is None or here is None or leaf.ndim < 1 or len(leaf) < 2:
+        return False
+    if torch.equal(leaf, leaf.roll(1, 0)):
+        return False
+    other = _with_labels(batch, {id(here)}, lambda labels: labels.roll(1, 0))
+    return not torch.equal(truth_of(batch), truth_of(other))
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b)
 
 
 def _with_labels(batch: Batch, chosen: set[int], change: Callable[[Tensor], Tensor]) -> Batch:
