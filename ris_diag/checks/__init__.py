@@ -1,6 +1,8 @@
 """The checks. Importing this package registers all of them."""
 
 from ris_diag.checks import (
+    between_steps,
+    causality,
     data_alike,
     data_covariance,
     data_labels,
@@ -18,8 +20,10 @@ from ris_diag.checks import (
     evaluation,
     experiments,
     fresh,
+    gradient_of_loss,
     guards,
     inference,
+    inputs,
     known_error,
     law_gradients,
     laws,
@@ -30,6 +34,7 @@ from ris_diag.checks import (
     memorise,
     modules,
     network,
+    operations_in_use,
     oracle,
     outputs,
     overfit,
@@ -37,6 +42,7 @@ from ris_diag.checks import (
     rates,
     registered,
     settings,
+    signals,
     steps,
     targets,
     terms,
@@ -44,6 +50,8 @@ from ris_diag.checks import (
 )
 
 __all__ = [
+    "between_steps",
+    "causality",
     "data_alike",
     "data_covariance",
     "data_labels",
@@ -61,8 +69,10 @@ __all__ = [
     "evaluation",
     "experiments",
     "fresh",
+    "gradient_of_loss",
     "guards",
     "inference",
+    "inputs",
     "known_error",
     "law_gradients",
     "laws",
@@ -73,6 +83,7 @@ __all__ = [
     "memorise",
     "modules",
     "network",
+    "operations_in_use",
     "oracle",
     "outputs",
     "overfit",
@@ -80,6 +91,7 @@ __all__ = [
     "rates",
     "registered",
     "settings",
+    "signals",
     "steps",
     "targets",
     "terms",
