@@ -237,7 +237,7 @@ def test_softmax_over_one_entry() -> None:
             "softmax(dim=1) of [11, 1] runs over an axis of length 1: it is constant",
         )
     ]
-    assert places(case, "L035") == [line_of("over one")]
+    assert places(case, "L035")[0].startswith(line_of("over one"))
 
 
 def test_softmax_over_the_samples() -> None:
