@@ -186,6 +186,7 @@ class RisSession:
         path = value_of(self.config, "ris_json")
         if not path:
             return
+        from ris_diag.diagnosis import diagnose
         from ris_diag.result import Report, write_json
         from ris_diag.runner import versions
 
@@ -199,6 +200,11 @@ class RisSession:
             complete=complete,
         )
         content = report.to_json()
+        if len(by_case) > 1:
+            content.pop("diagnosis")
+            content["diagnoses"] = {
+                name: diagnose(results).to_json() for name, results in by_case.items()
+            }
         names = [name for name, results in by_case.items() for _ in results]
         for entry, name in zip(content["results"], names, strict=True):
             entry["case"] = name

@@ -53,15 +53,18 @@ def _write_case(reporter: pytest.TerminalReporter, name: str, results: list["Res
     from ris_diag.render import diagnosis_lines, result_line
 
     said = f"{name}: " if name else ""
+    diagnosis = diagnosis_lines(diagnose(results))
     if reporter.config.get_verbosity() >= 0:
         if name:
             reporter.write_line(f"case {name}", bold=True)
-        for number, line in enumerate(diagnosis_lines(diagnose(results))):
+        for number, line in enumerate(diagnosis):
             reporter.write_line(line, **({} if number else FAILED))
         for result in results:
             reporter.write_line(result_line(result), **MARKUP.get(result.status, FAILED))
             for line in result.lines:
                 reporter.write_line(f"      {line}")
+    elif diagnosis:
+        reporter.write_line(f"{said}{diagnosis[0]}", **FAILED)
     reasons = reasons_against(results)
     counts = Counter("xfail" if result.expected else result.status for result in results)
     if not reasons:

@@ -104,10 +104,12 @@ class Subject:
 
     def _output_in_loss(self, model: nn.Module, batch: Batch) -> Any:
         """The last output of the model while its loss is computed."""
+        from ris_diag.measure import LITMUS_EPOCHS  # it imports this module
+
         outputs: list[Any] = []
         hook = model.register_forward_hook(lambda module, args, output: outputs.append(output))
         try:
-            self.loss(model, batch, Progress(epoch=1, epochs=1))
+            self.loss(model, batch, Progress(epoch=1, epochs=LITMUS_EPOCHS))
         finally:
             hook.remove()
         found = [tensor for output in outputs for tensor in tensors_in(output)]

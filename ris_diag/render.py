@@ -16,7 +16,7 @@ def result_line(result: Result) -> str:
     note = ""
     if result.status == "skip":
         note = f"  {result.expected or result.cause}"
-    return f"{status:<6}{result.name:<34}{result.seconds:6.1f} s{note}"
+    return f"{status:<6}{result.name:<38}{result.seconds:6.1f} s{note}"
 
 
 def explanation(check: Check) -> str:

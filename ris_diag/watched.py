@@ -160,6 +160,12 @@ def place_of_optimiser(subject: Subject, trace: Trace, number: int = 0) -> str:
     return f"{where(subject.case.optimizer)} (optimiser)"
 
 
+def models_place(context: Context) -> str:
+    """The same of the model that was trained; "" where none was seen."""
+    roots = watch(context.subject).roots
+    return place_of_model(roots[0], context.subject) if roots else ""
+
+
 def steps_or_problem(context: Context, trace: Trace) -> bool:
     """Whether optimiser steps were seen; a check that reads them can't pass without any."""
     if not trace.steps and trace.updated_by_hand:

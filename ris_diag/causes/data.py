@@ -55,6 +55,7 @@ cause(
         "prediction-unused": SOMETIMES,
         "update-too-large": OFTEN,
         "smaller-rate-learns": OFTEN,
+        "initial-loss-off": OFTEN,
     },
     silent="A network learns on the features that are large enough.",
     repair="Normalise once, each feature by its mean and spread over the training set.",

@@ -13,7 +13,6 @@ cause(
         "no-gradient": SOMETIMES,
         "no-gradient-while-training": SOMETIMES,
         "no-term-reaches-network": SOMETIMES,
-        "loss-ignores-prediction": SOMETIMES,
         "term-is-cut": SOMETIMES,
         "inference-blend-differs": SOMETIMES,
         "sampled-without-path": MOSTLY,

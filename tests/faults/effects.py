@@ -289,7 +289,9 @@ def _judged(case: Case, model: nn.Module) -> Any:
             seen["prediction"] = _or_refused(lambda: predict(model, batch))
     metric = case.metric
     if metric is not None:
-        seen["metric"] = _or_refused(lambda: [float(metric(model, batch)) for _ in range(2)])
+        seen["metric"] = _or_refused(
+            lambda: [torch.as_tensor(metric(model, batch)).item() for _ in range(2)]
+        )
         seen["left"] = {
             "weights": dict(model.state_dict()),
             "training": model.training,

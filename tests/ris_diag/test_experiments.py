@@ -107,7 +107,7 @@ def test_a_rate_that_is_far_too_small() -> None:
     assert text.startswith(
         "five steps lower the loss by 0.00%; with learning rates 100000 times as"
     )
-    assert text.endswith("(rates 1e-06; limit a factor of 1000)")
+    assert text.endswith("(rates 1e-06; limit a factor of 10000)")
     assert places(case, "L041") == [line_of("far too small")]
 
 

@@ -49,10 +49,17 @@ def test_a_check_runs_on_what_it_needs(check: Check) -> None:
 def test_a_check_skips_without_a_part_it_needs(check: Check, part: str) -> None:
     without: dict[str, Any] = {part: None, "exempt": {}}
     if part == "predict" and "predict" not in check.needs:
-        without["covariance"] = None  # it has a prediction, too
+        without |= {"covariance": None, "loss": None}  # each gives a prediction, too
     result = ris_diag.run(replace(small(), **without), select=check.id)[check.id]
     assert result.status == "skip"
     assert re.search(rf"Case.({part}|fit|predict)\b", result.cause)
+
+
+@pytest.mark.parametrize("check", ["L026", "L027", "L032"])
+def test_the_loss_of_a_curriculum_gives_a_prediction(check: str) -> None:
+    case = replace(small(), predict=None, covariance=None, exempt={})
+    result = ris_diag.run(case, select=check)[check]
+    assert result.status == "pass", result.message()
 
 
 def test_the_optional_parts_are_those_of_a_case() -> None:
