@@ -13,7 +13,7 @@ from ris_diag.check import all_checks
 from ris_diag.context import ANY_CHECK
 from ris_diag.diagnosis import SYMPTOMS
 from ris_diag.pages import pages
-from ris_diag.render import diagnosis_lines
+from ris_diag.render import diagnosis_lines, result_line
 from tests.faults.all import ALL_FAULTS
 from tests.faults.catalogue import one_step_an_epoch
 from tests.faults.metrics import note_formula
@@ -247,11 +247,18 @@ def test_readme_shows_the_report_that_a_fault_gives(monkeypatch: pytest.MonkeyPa
 
 
 def test_readme_shows_checks_and_counts_as_they_are() -> None:
-    shown = re.findall(r"^(?:pass|skip|fail)  (.{34}) *\d+\.\d s", README, re.MULTILINE)
-    assert len(shown) > 20
-    assert {name.strip() for name in shown} <= {
-        f"{check.id} {check.slug}" for check in all_checks()
-    }
+    known = {check.id: check for check in all_checks()}
+    lines = re.findall(r"^(?:pass|skip|fail)  [A-Z]\d{3} .* s(?:  .*)?$", README, re.MULTILINE)
+    assert len(lines) > 20
+    for line in lines:
+        status, name, _, seconds, _, *note = line.split(maxsplit=5)
+        result = ris_diag.Result(
+            **{key: getattr(known[name], key) for key in ("id", "slug", "family", "title")},
+            status=status,
+            seconds=float(seconds),
+            cause="".join(note),
+        )
+        assert result_line(result) == line
     assert f"{len(all_checks())} checks" in README
     assert f"{len(all_causes())} causes" in README
 
