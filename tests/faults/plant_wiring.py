@@ -44,6 +44,7 @@ def _scaled(network: nn.Module, std: float) -> nn.Module:
 
 @fault(
     "L033",
+    "G015",
     says="start with weights that blow their signal up",
     cause="initial-scale-wrong",
     healthy=four_classes,
