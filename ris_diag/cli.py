@@ -154,7 +154,7 @@ def data(
 @main.command()
 @_case_options
 def gate(case: str | None, device: str, seed: int, json_file: Path | None) -> None:
-    """Run guard, litmus and overfit in this order; exit 0 only if a search is worth it."""
+    """Run the families in their order; exit 0 only if a search is worth it."""
     from rich.console import Console
 
     from ris_diag.gate import gate as run_gate

@@ -117,5 +117,5 @@ cause(
     silent="A plateau has a hundred causes.",
     repair="Run the experiments: our loop, our loss, another learning rate.",
     reference="Karpathy, A Recipe for Training Neural Networks (2019)",
-    settles="ris-diag check --experiments",
+    settles="train the same model by Case.from_xy: its loop is ris-diag's own",
 )
