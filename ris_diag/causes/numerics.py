@@ -115,7 +115,8 @@ cause(
         "prediction-does-not-fall": OFTEN,
     },
     silent="A plateau has a hundred causes.",
-    repair="Run the experiments: our loop, our loss, another learning rate.",
+    repair="Bisect: the same model in ris-diag's own loop (Case.from_xy), with a plain loss, on "
+    "another data set.",
     reference="Karpathy, A Recipe for Training Neural Networks (2019)",
     settles="train the same model by Case.from_xy: its loop is ris-diag's own",
 )
