@@ -86,6 +86,7 @@ def observe(
             stack.callback(hook.remove)
         for owner, name, replacement in (
             (torch.autograd, "backward", watch.backward(torch.autograd.backward)),
+            (torch.autograd, "grad", watch.taking(torch.autograd.grad)),
             (torch.amp.GradScaler, "scale", watch.scale(torch.amp.GradScaler.scale)),
             *(
                 (owner, name, watch.noted(getattr(owner, name), event))
@@ -244,6 +245,15 @@ class _Watch:
             return scaled
 
         return noted
+
+    def taking(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """`torch.autograd.grad`, counted where the user calls it."""
+
+        def grad(*args: Any, **kwargs: Any) -> Any:
+            self.trace.gradients_taken += bool(calling_place())
+            return original(*args, **kwargs)
+
+        return grad
 
     def building(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """A constructor whose place is noted."""

@@ -1,5 +1,6 @@
 """What an observed training shows: plain records, in the order in which things happened."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import torch
@@ -133,6 +134,7 @@ class Trace:
         validated: the same of the validation batches.
         operations: cuts of the graph, device-less factories and syncs, where they were asked for.
         updated_by_hand: backward passes in front of which weights had moved without an optimiser.
+        gradients_taken: calls of torch.autograd.grad.
         raised: what module calls and backward passes raised: "ValueError in a call of Linear".
     """
 
@@ -153,6 +155,7 @@ class Trace:
     raised: list[str] = field(default_factory=list)
     operations: Operations | None = None
     updated_by_hand: int = 0
+    gradients_taken: int = 0
 
     @property
     def losses(self) -> list[float]:
@@ -168,6 +171,12 @@ class Trace:
     def by_hand(self) -> bool:
         """Whether gradients came from elsewhere: steps were taken, `backward` was never called."""
         return bool(self.steps) and not self.backward
+
+    @property
+    def without_optimiser(self) -> bool:
+        """Whether weights are updated by the user's own lines."""
+        by_grad = not self.backward and self.gradients_taken > 1
+        return not self.steps and (bool(self.updated_by_hand) or by_grad)
 
     @property
     def learning_rates(self) -> list[float]:
@@ -205,8 +214,9 @@ class Trace:
 
     @property
     def rounds(self) -> int:
-        """Steps of the group that took most."""
-        return max(map(len, self.groups), default=0)
+        """Steps of the parameter that took most: a part may start later, or by turns."""
+        taken = Counter(number for step in self.steps for number in step.numbers)
+        return max(taken.values(), default=0)
 
     def steps_of(self, optimizer: int) -> list[Step]:
         """Steps of one optimiser."""

@@ -160,6 +160,13 @@ def place_of_optimiser(subject: Subject, trace: Trace, number: int = 0) -> str:
     return f"{where(subject.case.optimizer)} (optimiser)"
 
 
+def place_of_prediction(model: nn.Module, subject: Subject) -> str:
+    """Where a prediction is made: Case.predict or what stands for it, and the model."""
+    given = subject.case.predict is not None or subject.case.offers("covariance.predict")
+    source = where(subject.predict) if given else place_of_loss(subject)
+    return f"{source}, model at {place_of_model(model, subject)}"
+
+
 def models_place(context: Context) -> str:
     """The same of the model that was trained; "" where none was seen."""
     roots = watch(context.subject).roots
@@ -168,7 +175,7 @@ def models_place(context: Context) -> str:
 
 def steps_or_problem(context: Context, trace: Trace) -> bool:
     """Whether optimiser steps were seen; a check that reads them can't pass without any."""
-    if not trace.steps and trace.updated_by_hand:
+    if trace.without_optimiser:
         context.say("not judged: weights are updated without an optimiser")
     elif not trace.steps:
         context.problem(

@@ -14,7 +14,7 @@ from ris_diag.graph import map_leaves, tensors_in
 from ris_diag.measure import listed, nudged_model
 from ris_diag.norms import hash_of
 from ris_diag.places import where
-from ris_diag.watched import place_of_model
+from ris_diag.watched import place_of_prediction
 
 SIZE, PART = 7, 3  # a length that few other axes have
 
@@ -63,7 +63,7 @@ def inference_is_deterministic(context: Context) -> None:
         context.problem(
             f"two predictions of one batch in eval mode differ by {difference:.2g} of the largest "
             f"output (limit {limit:g}){hint}",
-            place=f"{where(subject.predict)}, model at {place_of_model(model, subject)}",
+            place=place_of_prediction(model, subject),
             next_step="pass training=self.training to functional.dropout, keep modules where "
             "eval() finds them, and draw no noise at inference",
         )
@@ -101,7 +101,8 @@ def samples_are_independent(context: Context) -> None:
         except Exception as error:  # noqa: BLE001  # a batch may hold what can't be cut by samples
             context.say(f"not compared: {PART} samples alone give {type(error).__name__}: {error}")
             return
-        if together.shape[:1] != (SIZE,) or alone.shape[:1] != (PART,):
+        rows_each = together.shape[:1] == (SIZE,) and alone.shape[:1] == (PART,)
+        if not rows_each or together.shape[1:] != alone.shape[1:]:
             context.say(
                 f"not compared: predictions {list(together.shape)} of {SIZE} samples and "
                 f"{list(alone.shape)} of {PART} have no row for each sample"
@@ -113,7 +114,7 @@ def samples_are_independent(context: Context) -> None:
         context.problem(
             f"a sample's prediction changes by {worst:.2g} of the largest output with the "
             f"samples beside it (limit {limit:g})",
-            place=f"{where(subject.predict)}, model at {place_of_model(model, subject)}",
+            place=place_of_prediction(model, subject),
             next_step="look for reductions over dimension 0, a recurrent or attention layer "
             "without batch_first, batch norm without running statistics, and views that mix "
             "dimensions",
@@ -147,21 +148,24 @@ def prediction_fits_truth(context: Context) -> None:
     differing = sum(a != b for a, b in zip_longest(reversed(got), reversed(wanted)))
     if not numbers or differing <= context.limit("max_differing"):
         return
+    if _broadcast(got, wanted) == got:
+        context.say(f"not judged: a truth {wanted} stands beside several outputs {got}")
+        return
     context.problem(
         f"the prediction is {got} and the truth {wanted} for {SIZE} samples (limit 0 dimensions "
-        "that differ)" + (": they broadcast" if _broadcast(got, wanted) else ""),
+        "that differ)" + (": they broadcast" if _broadcast(got, wanted) is not None else ""),
         sign="shapes-differ",
         place=where(truth_of),
         next_step="give both one shape, with squeeze(-1) or unsqueeze(-1) on one of them",
     )
 
 
-def _broadcast(a: list[int], b: list[int]) -> bool:
+def _broadcast(a: list[int], b: list[int]) -> list[int] | None:
+    """The shape of both together; None where there is none."""
     try:
-        torch.broadcast_shapes(a, b)  # type: ignore[no-untyped-call]
+        return list(torch.broadcast_shapes(a, b))  # type: ignore[no-untyped-call]
     except RuntimeError:
-        return False
-    return True
+        return None
 
 
 def predicted(context: Context, model: nn.Module, batch: Batch) -> Tensor:

@@ -80,7 +80,7 @@ def one_batch_learns(context: Context) -> None:
         context.measure(prediction_first=run.prediction[0], prediction_last=run.prediction[1])
 
     minimum = context.limit("min_drop")
-    by_hand = trace.updated_by_hand and not trace.steps
+    by_hand = trace.without_optimiser
     if trace.rounds != LITMUS_STEPS and not by_hand:
         context.problem(
             f"the loop took {trace.rounds} optimiser steps, {LITMUS_STEPS} were asked for",

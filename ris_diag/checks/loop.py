@@ -251,7 +251,7 @@ def one_step_a_batch(context: Context) -> None:
             place=where(subject.fit),
             next_step="don't catch what you can't mend: let it end the training",
         )
-    if trace.updated_by_hand and not steps:
+    if trace.without_optimiser:
         context.say("not counted: weights are updated without an optimiser")
         return
     if abs(planned - steps - skipped) > context.limit("max_missing_share") * planned:
@@ -278,6 +278,9 @@ def one_step_a_batch(context: Context) -> None:
 def _passes_of_a_script(context: Context, trace: Trace) -> None:
     passes = sum(not p.inside_step for p in trace.backward) / accumulation(context.subject)
     steps = len(trace.steps) or trace.updated_by_hand
+    if not trace.backward and trace.without_optimiser:
+        context.say("not counted: weights are updated without an optimiser")
+        return
     context.measure(steps=steps, backward=len(trace.backward))
     if not steps or passes > context.limit("max_passes") * steps:
         context.problem(

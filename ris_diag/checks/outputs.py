@@ -119,6 +119,9 @@ def _padding_that_counts(seen: Anatomy) -> str:
         if output.gradient is None or len(shape) < 2 or output.value.ndim < 3:
             continue
         counts = (output.gradient != 0).flatten(2).any(2)
+        # Padding stands at the end; symbols that are masked to be guessed stand anywhere.
+        if not bool((counts[:, 1:] >= counts[:, :-1]).all()):
+            continue
         for entered in output.entered:
             if entered.shape[:2] != shape or entered.dtype == torch.bool:
                 continue

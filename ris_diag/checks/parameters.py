@@ -2,7 +2,7 @@
 
 from collections import Counter
 from fnmatch import fnmatchcase
-from itertools import groupby
+from itertools import combinations, groupby
 
 import torch
 from torch import Tensor
@@ -55,7 +55,7 @@ def optimiser_holds_parameters(context: Context) -> None:
         return
     rebuilt = max(map(_successors, fitted.trace.groups), default=1)
     counted = [set(map(id, held_by(fitted.trace, group))) for group in fitted.trace.groups]
-    held = Counter(key for group in counted for key in group)
+    held = Counter({key for group in counted for key in group})
     held.update(_held_twice(fitted.trace))
     trainable = {
         name: id(p)
@@ -134,9 +134,22 @@ def _successors(steps: list[Step]) -> int:
     return len(turns) if len(turns) == len(set(turns)) else 1
 
 
+def _at_one_time(trace: Trace, one: list[Step], other: list[Step]) -> bool:
+    """Whether steps of both come in between each other: a stage of a training follows another."""
+    order = {id(step): number for number, step in enumerate(trace.steps)}
+    first, second = ([order[id(step)] for step in steps] for steps in (one, other))
+    return min(first) < max(second) and min(second) < max(first)
+
+
 def _held_twice(trace: Trace) -> list[int]:
     """Ids that one optimiser holds twice, or two that take turns over the same parameters."""
-    twice = []
+    twice = [
+        id(p)
+        for one, other in combinations(trace.groups, 2)
+        if _at_one_time(trace, one, other)
+        for p in held_by(trace, one)
+        if any(p is q for q in held_by(trace, other))
+    ]
     for steps in trace.groups:
         parameters = held_by(trace, steps)
         several = len({step.optimizer for step in steps}) > 1 and _successors(steps) == 1
@@ -200,8 +213,8 @@ def parameters_get_gradient(context: Context) -> None:
             # gradient and the weight beside it none, what enters the layer is zero.
             beside = parameter.ndim > 1 and name.rpartition(".")[0] in arrives
             (starved if beside else zero).append(name)
-        elif value < 0:
-            none.append(name)
+        elif value < 0 and not (parameter.ndim < 2 and name.rpartition(".")[0] in arrives):
+            none.append(name)  # a derivative by the input has lost the last bias, too
     context.measure(trainable=len(trainable), none=none, zero=zero, starved=starved)
     limit = context.limit("max_offenders")
     sampled = {called.place: called for called in dissected(subject).sampled}
