@@ -341,8 +341,9 @@ def not_judged(context: Context, reason: str) -> None:
 
 def place_of_samples(subject: Subject, split: str = "train") -> str:
     """file:line of what makes the samples."""
-    if lent_of(subject) is not None:
-        return f"the {split} loader"
+    lent = lent_of(subject)
+    if lent is not None and not (split == LOADER and subject.case.loader is not None):
+        return f"the {'train' if split == LOADER else split} loader of {lent.given}"
     return where(subject.case.loader if split == LOADER else subject.case.batch)
 
 
