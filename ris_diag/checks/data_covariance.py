@@ -22,6 +22,8 @@ from ris_diag.scenes import (
 NEEDS = ("batch", "covariance.sample", "covariance.truth")
 AS_EXPECTED = 1.5  # NMSE(R_samp) over that of as many Gaussian snapshots
 PURELY_REAL = 1e-6
+OF_ITS_OWN = 0.3  # ||R_samp - a X X^H|| / ||R_samp||: centred or averaged, but of these snapshots
+SHIFTS, SHIFT_ERRORS = 4, 5.0
 
 
 def few(context: Context, found: Scenes) -> bool:
@@ -44,11 +46,12 @@ def _parts(R: Tensor) -> Tensor:
     title="The sample covariance tells more of the truth than a constant does",
     what="Compares NMSE(R_samp), plain Frobenius and both scaled to trace N, with that of the zero "
     "matrix, 1, and of the best constant, the mean of the other scenes' truths, scene by scene; "
-    "where the difference isn't clear, that of R_samp shrunk towards the constant.",
+    "where the difference isn't clear, that of R_samp shrunk towards the constant. Where R_samp "
+    "tells nothing of its own truth but of that of another row, the labels are shifted apart.",
     why="A sample covariance without signal is a Hermitian matrix like any other, and a blend with "
     "it trains: snapshots whose mean was removed and symbols held constant have cost months.",
     sources=("B4",),
-    signs=("side-input-useless",),
+    signs=("side-input-useless", "labels-independent"),
     needs=NEEDS,
     thresholds=(
         Threshold(
@@ -94,16 +97,71 @@ def side_input_informs(context: Context) -> None:
                 f"({expected:.3f}), a constant has {free:.3f}: R_samp informs only if shrunk"
             )
             continue
+        if _report_shift(context, found, nmse):
+            continue
         context.problem(
             f"split {split}: mean NMSE(R_samp) is {mean:.3f} over {len(found)} scenes, a constant "
             f"(the mean of the other truths) has {free:.3f}: a gain of {gain:.3f} +- {error:.3f}; "
             f"limits {context.limit('max_nmse'):g}, {context.limit('min_errors'):g} standard "
             f"errors (shrunk towards the constant R_samp gains {shrunk:.3f} +- {its_error:.3f})",
+            sign="side-input-useless",
             place=place(subject, split, subject.covariance.sample),
             next_step="look whether R_samp belongs to its truth, and how it is made: no mean "
             "removal, symbols drawn anew in every snapshot, E[x x^H] of the same elements",
         )
     context.measure(**measured)
+
+
+def _report_shift(context: Context, found: Scenes, nmse: Tensor) -> bool:
+    """Whether each truth is that of another row, by one shift for all; reported.
+
+    Not where R_samp itself is that of another row, which its snapshots tell.
+    """
+    X = found.snapshots
+    if X is not None and X.ndim == 3 and len(X) == len(found):
+        own = X @ X.mH if X.shape[1] == found.sample.shape[1] else None
+        if own is None or float(parts_apart(found.sample, own).median()) > OF_ITS_OWN:
+            return False
+    T, energy = found.truth, _parts(found.truth).square().sum(1)
+    tried = {}
+    for name, order in shifts(len(found), T.device).items():
+        gain, error = mean_and_error_of(
+            nmse - (_parts(found.sample[order]) - _parts(T)).square().sum(1) / energy
+        )
+        if gain > SHIFT_ERRORS * error and gain > float(nmse.mean()) / 2:
+            tried[name] = gain
+    if not tried:
+        return False
+    best = max(tried, key=lambda name: tried[name])
+    before = float(nmse.mean())
+    context.problem(
+        f"split {found.split}: each R_true is nearer to the R_samp {best} than to its own: NMSE "
+        f"{before - tried[best]:.3f} against {before:.3f} over {len(found)} scenes (limit: half "
+        f"of it, and {SHIFT_ERRORS:g} standard errors)",
+        sign="labels-independent",
+        place=place(context.subject, found.split, context.subject.covariance.truth),
+        next_step="write and shuffle snapshots and labels by one index; look for two lists that "
+        "are shifted apart",
+    )
+    return True
+
+
+def shifts(count: int, device: torch.device) -> dict[str, Tensor]:
+    """Orders of the scenes by which two lists are easily apart."""
+    rows = torch.arange(count, device=device)
+    orders = {"at the other end of the batch": rows.flip(0)}
+    for shift in range(1, SHIFTS + 1):
+        off = f"{shift} row{'s' if shift > 1 else ''}"
+        orders[f"{off} below"], orders[f"{off} above"] = rows.roll(-shift), rows.roll(shift)
+    return orders
+
+
+def parts_apart(S: Tensor, G: Tensor) -> Tensor:
+    """||S - a G|| / ||S|| with the best real a, [B]."""
+    s, g = _parts(S), _parts(G)
+    a = (s * g).sum(1) / g.square().sum(1).clamp_min(torch.finfo(g.dtype).tiny)
+    apart: Tensor = (s - a[:, None] * g).norm(dim=1) / s.norm(dim=1)
+    return apart
 
 
 def _snapshots(found: Scenes) -> int:
@@ -177,7 +235,7 @@ def one_convention(context: Context) -> None:
         nmse = (_parts(S) - _parts(T)).square().sum(1) / energy
         own = _agreement(S, T)
         gains: dict[str, Tensor] = {}
-        for name, order in _orders(T.shape[-1], T.device).items():
+        for name, order in orders_of(T.shape[-1], T.device).items():
             moved = S if order is None else S[:, order][:, :, order]
             real, imag = _agreement(moved, T)
             if order is not None:
@@ -216,7 +274,7 @@ def _agreement(S: Tensor, T: Tensor) -> tuple[Tensor, Tensor]:
     return (S.real * T.real).sum((1, 2)), (S.imag * T.imag).sum((1, 2))
 
 
-def _orders(N: int, device: torch.device) -> dict[str, Tensor | None]:
+def orders_of(N: int, device: torch.device) -> dict[str, Tensor | None]:
     """Orders of the elements that are easily confused."""
     number = torch.arange(N, device=device)
     orders: dict[str, Tensor | None] = {"as it is": None, "elements reversed": number.flip(0)}

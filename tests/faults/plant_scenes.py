@@ -87,7 +87,7 @@ def lined(data: Callable[[str, int, int], Line]) -> Case:
         covariance=parts,
         fit=HEALTHY_LOOP,
         paths={"plain": HEALTHY_LOOP},
-        declared=replace(case.declared, trace=float(N)),
+        declared=replace(case.declared, trace=float(N), batch_size=16),
     )
 
 
