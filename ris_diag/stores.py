@@ -97,5 +97,4 @@ def _spread(subject: Subject) -> list[dict[str, Tensor]]:
     samples = [data[k * count // SPREAD] for k in range(min(SPREAD, count))]
     if len(samples) < 2:
         return []
-    collate = served.collate_fn or torch.utils.data.default_collate
-    return [rows_of_batch(subject, to_device(collate(samples), subject.device))]
+    return [rows_of_batch(subject, to_device(served.collate_fn(samples), subject.device))]

@@ -3,6 +3,7 @@
 from ris_diag.checks import (
     data_alike,
     data_covariance,
+    data_declared,
     data_labels,
     data_leak,
     data_loader,
@@ -46,6 +47,7 @@ from ris_diag.checks import (
 __all__ = [
     "data_alike",
     "data_covariance",
+    "data_declared",
     "data_labels",
     "data_leak",
     "data_loader",

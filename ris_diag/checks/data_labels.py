@@ -178,7 +178,7 @@ def _problem_of_batches(context: Context, batches: list[dict[str, Tensor]], spli
         return False
     names = [name for name in long[0] if all(name in rows for rows in long)]
     firsts = {name: torch.stack([rows[name][0].reshape(-1)[0] for rows in long]) for name in names}
-    moving = [name for name, t in firsts.items() if is_continuous(t) and len(t.unique()) > 1]
+    moving = [name for name, t in firsts.items() if is_continuous(t) and bool((t != t[0]).any())]
     if not moving:
         return False
     shown = {name: listed([f"{value:.4g}" for value in firsts[name].tolist()]) for name in moving}

@@ -174,7 +174,7 @@ def _classes(labels: Tensor) -> Tensor | None:
     """Whole numbers [B], also where they are written as real ones, as for a binary loss."""
     flat = labels.reshape(len(labels), -1)
     if labels.is_floating_point() and flat.shape[1] == 1 and bool((flat == flat.round()).all()):
-        return flat[:, 0].long() if len(flat.unique()) <= len(flat) // 2 + 1 else None
+        return flat[:, 0].long() if len(torch.unique(flat)) <= len(flat) // 2 + 1 else None
     return class_numbers(labels)
 
 
