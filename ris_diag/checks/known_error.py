@@ -128,7 +128,7 @@ def _of(
     for share in ERRORS:
         wrong = [changed(best, lambda t, s=share, n=n: _wrong(t, s, classes, n)) for n in range(3)]  # type: ignore[misc]  # binds the loop's value
         values[f"error {share:g}"] = sum(map(metric, wrong)) / len(wrong)
-    if classes is None and best.numel() > 1 and best.ndim and len(best) > 1:
+    if classes is None and isinstance(best, Tensor) and best.ndim and len(best) > 1:
         centred = changed(best, lambda t: _centred(_wrong(t, ERRORS[-1], None, 0), t))
         values[CANCELS] = metric(centred)
     return values

@@ -13,7 +13,7 @@ from ris_diag.case import Losses, Progress
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context, Subject
 from ris_diag.followed import Followed
-from ris_diag.graph import leaves
+from ris_diag.graph import leaves, tensors_in
 from ris_diag.measure import LITMUS_EPOCHS, effective_weights, listed, shake
 from ris_diag.oracle import SIZE, Losing, Unreachable, changed, numbers_in
 from ris_diag.perfect import perfect_answers
@@ -212,6 +212,10 @@ def _open(losses: Losses) -> bool:
 def terms_are_finite(context: Context) -> None:
     subject = context.subject
     batch = subject.batch("train", SIZE)
+    held = [leaf for leaf in tensors_in(batch) if leaf.is_floating_point() or leaf.is_complex()]
+    if not all(bool(leaf.isfinite().all()) for leaf in held) and context.result_of("D001").findings:
+        context.say("not judged: the batch holds NaN, see D001")
+        return
     model = subject.model()
     try:
         losing = Losing.of(subject, model, batch, lambda output: True)

@@ -21,7 +21,7 @@ from tests.faults.zoo import ZOO
 from tests.faults.zoo_parts import images, validated
 
 PLANTED = [fault for fault in FAULTS if fault.plant.__module__ == "tests.faults.evaluation_faults"]
-RANDOM = {"denoising_diffusion"}  # its loss draws noise; as a metric it is random
+RANDOM = {"denoising_diffusion", "variational"}  # their losses draw noise, in eval mode, too
 
 
 def complaints(case: Case, select: str = "L05", seed: int = 0) -> list[str]:
@@ -50,7 +50,7 @@ def test_the_loss_as_metric_is_silent(name: str) -> None:
 
     def metric(model: nn.Module, batch: Any) -> Tensor:
         with torch.enable_grad():
-            progress = ris_diag.Progress(epoch=25, epochs=25)
+            progress = ris_diag.Progress(epoch=1, epochs=25)
             return as_losses(loss(model, batch, progress), name).total.detach()
 
     assert complaints(replace(case, metric=metric), "L050,L051,L052,L053,L054,L055") == []
