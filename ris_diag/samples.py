@@ -18,8 +18,8 @@ from ris_diag.origins import WEIGHED, Origins, Raw
 from ris_diag.places import where
 from ris_diag.randomness import derived_seed
 
-# Prime, so that no other axis is as long by chance.
-PROBED = 17
+# Primes, so that another axis is as long by chance only; then the second one is tried.
+PROBED, INSTEAD = 17, 23
 SIZES = (401, 257, 131, 67, 31, PROBED)
 MOST_NUMBERS = 2**18  # in the samples of one split
 MOST_BATCHES = 32
@@ -138,7 +138,7 @@ def _roles(subject: Subject) -> Roles:
     if not inputs:
         return Roles(unknown="no tensor of the batch was seen to enter the model")
     used = loss.used if loss else set(roots)
-    labels = tuple(n for n in in_rows(roots, PROBED) if n in used and n not in inputs)
+    labels = tuple(n for n in in_rows(roots, probed(subject)) if n in used and n not in inputs)
     unlabelled = "" if labels else "the batch holds no label beside the inputs"
     if case.truth is not None:
         origins = Origins(roots)
@@ -228,7 +228,7 @@ def _axes(subject: Subject) -> dict[str, int]:
     """Which axis of a tensor counts the samples, by name; seen where no other is as long."""
     batch = probe(subject)
     tensors = _with_truth(subject, batch, TRUTH in roles(subject).labels)
-    count = sample_count(tensors, PROBED)
+    count = sample_count(tensors, probed(subject))
     return {
         name: list(tensor.shape).index(count)
         for name, tensor in tensors.items()
@@ -245,7 +245,17 @@ def _with_truth(subject: Subject, batch: Batch, wanted: bool) -> dict[str, Tenso
 
 def probe(subject: Subject) -> Batch:
     """A small training batch, made once."""
-    return subject.once("probed batch", lambda subject: subject.batch("train", PROBED))
+    return subject.once("probed batch", lambda subject: subject.batch("train", probed(subject)))
+
+
+def probed(subject: Subject) -> int:
+    """How many samples that batch was asked for: a length that none of its other axes has."""
+
+    def size(subject: Subject) -> int:
+        tensors = named_tensors(subject.batch("train", PROBED))
+        return INSTEAD if any(list(t.shape).count(PROBED) > 1 for t in tensors.values()) else PROBED
+
+    return subject.once("size of a probe", size)
 
 
 def lent_of(subject: Subject) -> Lent | None:
@@ -265,9 +275,9 @@ def _splits_apart(subject: Subject) -> bool:
         return lent.validation is not None
     if batch is None:
         return False
-    seed = derived_seed(subject.seed, "any split")
+    seed, size = derived_seed(subject.seed, "any split"), probed(subject)
     one, other = (
-        list(hashes(in_rows(named_tensors(batch(split, seed, PROBED)), PROBED)))
+        list(hashes(in_rows(named_tensors(batch(split, seed, size)), size)))
         for split in ("train", "validation")
     )
     return one != other

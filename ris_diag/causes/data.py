@@ -128,7 +128,7 @@ cause(
     "labels-shifted",
     area="data",
     title="The labels are shifted against their sequence",
-    looks={"labels-shifted": ALWAYS},
+    looks={"labels-shifted": ALWAYS, "truth-loss-high": OFTEN},
     silent="Copying the input, or one step further ahead, can be learnt, too.",
     repair="labels[t] = input[t + 1]: check both ends.",
     reference="Karpathy, A Recipe for Training Neural Networks (2019)",

@@ -26,6 +26,7 @@ from ris_diag.stores import spread
 SMALL, SEEDS = 7, 6
 FEWEST_BATCHES = 4
 FEWEST_ROWS = 4
+MANY_MORE = 4  # times as many: nobody trains on a batch and validates on a data set
 Rows = dict[str, Tensor]
 
 
@@ -95,6 +96,18 @@ def _same(context: Context, batches: list[Rows], served: bool) -> bool:
         return False
     others = hashes(samples(subject, "train").rows)
     beyond = set(others) - numbers[0]
+    held_out = _held_out(subject)
+    if not beyond and len(batches) >= FEWEST_BATCHES and held_out > MANY_MORE * len(numbers[0]):
+        context.problem(
+            f"{len(batches)} batches hold the same {len(numbers[0])} samples, though validation "
+            f"has {held_out} at least: 1 different batch (limit "
+            f"{context.limit('min_different'):g})",
+            sign="same-batch-served",
+            place=place_of_loader(subject),
+            next_step="advance the index, the iterator or the seed: next(iter(loader)) in a loop "
+            "starts anew every time",
+        )
+        return True
     if not beyond:
         return False
     count = len(next(iter(batches[0].values())))
@@ -111,6 +124,14 @@ def _same(context: Context, batches: list[Rows], served: bool) -> bool:
         "starts anew every time",
     )
     return True
+
+
+def _held_out(subject: Subject) -> int:
+    """Distinct samples that a validation loader of its own was seen to serve."""
+    lent = lent_of(subject)
+    if lent is None or lent.validation is None:
+        return 0
+    return len(set(hashes(samples(subject, "validation").rows)))
 
 
 def _repeated(context: Context, batches: list[Rows]) -> None:
