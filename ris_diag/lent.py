@@ -36,6 +36,11 @@ class Lent:
         self._gradients = {p: (p.requires_grad, p.grad) for p in model.parameters()}
         self._optimizer_state = _copied(optimizer.state_dict())
 
+    @property
+    def given(self) -> str:
+        """Where the parts were given."""
+        return f"Case.from_xy at {self.place}" if self.place else "Case.from_xy"
+
     def parts(self) -> dict[str, Callable[..., Any]]:
         """The parts of the case; reports name what the user gave, and where he gave it."""
 
@@ -43,7 +48,7 @@ class Lent:
             return self.loss(model, batch, progress)
 
         loss.__wrapped__ = self.loss_fn  # type: ignore[attr-defined]  # read by inspect.unwrap
-        given = f"Case.from_xy at {self.place}" if self.place else "Case.from_xy"
+        given = self.given
         return {
             "model": placed(self.fresh_model, f"{type(self.model).__name__}, model of {given}"),
             "optimizer": placed(self.fresh_optimizer, f"optimizer of {given}"),

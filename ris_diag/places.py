@@ -44,6 +44,7 @@ def placed(function: Callable[..., Any], place: str) -> Callable[..., Any]:
 
     at_its_place.__wrapped__ = function  # type: ignore[attr-defined]  # read by inspect.unwrap
     at_its_place.ris_place = place  # type: ignore[attr-defined]  # read by `where`
+    at_its_place.__self__ = getattr(function, "__self__", None)  # type: ignore[attr-defined]  # whose method it is, as a bound one says
     return at_its_place
 
 

@@ -19,8 +19,8 @@ from ris_diag.origins import WEIGHED, Origins, Raw
 from ris_diag.places import where
 from ris_diag.randomness import derived_seed
 
-# Prime, so that no other axis is as long by chance.
-PROBED = 17
+# Primes, so that another axis is as long by chance only; then the second one is tried.
+PROBED, INSTEAD = 17, 23
 SIZES = (401, 257, 131, 67, 31, PROBED)
 MOST_NUMBERS = 2**18  # in the samples of one split
 MOST_BATCHES = 32
@@ -139,7 +139,7 @@ def _roles(subject: Subject) -> Roles:
     if not inputs:
         return Roles(unknown="no tensor of the batch was seen to enter the model")
     used = loss.used if loss else set(roots)
-    labels = tuple(n for n in in_rows(roots, PROBED) if n in used and n not in inputs)
+    labels = tuple(n for n in in_rows(roots, probed(subject)) if n in used and n not in inputs)
     unlabelled = "" if labels else "the batch holds no label beside the inputs"
     if case.truth is not None:
         origins = Origins(roots)
@@ -229,7 +229,7 @@ def _axes(subject: Subject) -> dict[str, int]:
     """Which axis of a tensor counts the samples, by name; seen where no other is as long."""
     batch = probe(subject)
     tensors = _with_truth(subject, batch, TRUTH in roles(subject).labels)
-    count = sample_count(tensors, PROBED)
+    count = sample_count(tensors, probed(subject))
     return {
         name: list(tensor.shape).index(count)
         for name, tensor in tensors.items()
@@ -246,7 +246,17 @@ def _with_truth(subject: Subject, batch: Batch, wanted: bool) -> dict[str, Tenso
 
 def probe(subject: Subject) -> Batch:
     """A small training batch, made once."""
-    return subject.once("probed batch", lambda subject: subject.batch("train", PROBED))
+    return subject.once("probed batch", lambda subject: subject.batch("train", probed(subject)))
+
+
+def probed(subject: Subject) -> int:
+    """How many samples that batch was asked for: a length that none of its other axes has."""
+
+    def size(subject: Subject) -> int:
+        tensors = named_tensors(subject.batch("train", PROBED))
+        return INSTEAD if any(list(t.shape).count(PROBED) > 1 for t in tensors.values()) else PROBED
+
+    return subject.once("size of a probe", size)
 
 
 def lent_of(subject: Subject) -> Lent | None:
@@ -267,9 +277,9 @@ def _splits_apart(subject: Subject) -> bool:
         return lent.validation is not None
     if batch is None:
         return False
-    seed = derived_seed(subject.seed, "any split")
+    seed, size = derived_seed(subject.seed, "any split"), probed(subject)
     one, other = (
-        list(hashes(in_rows(named_tensors(batch(split, seed, PROBED)), PROBED)))
+        list(hashes(in_rows(named_tensors(batch(split, seed, size)), size)))
         for split in ("train", "validation")
     )
     return one != other
@@ -343,8 +353,9 @@ def not_judged(context: Context, reason: str) -> None:
 
 def place_of_samples(subject: Subject, split: str = "train") -> str:
     """file:line of what makes the samples."""
-    if lent_of(subject) is not None:
-        return f"the {split} loader"
+    lent = lent_of(subject)
+    if lent is not None and not (split == LOADER and subject.case.loader is not None):
+        return f"the {'train' if split == LOADER else split} loader of {lent.given}"
     return where(subject.case.loader if split == LOADER else subject.case.batch)
 
 

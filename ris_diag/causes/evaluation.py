@@ -1,6 +1,6 @@
 """Causes that lie in the evaluation."""
 
-from ris_diag.cause import ALWAYS, cause
+from ris_diag.cause import ALWAYS, SOMETIMES, cause
 
 cause(
     "C150",
@@ -62,7 +62,11 @@ cause(
     "metric-wrong-for-known-error",
     area="evaluation",
     title="The metric gives the wrong answer for a known error",
-    looks={"metric-wrong-for-known-error": ALWAYS},
+    looks={
+        "metric-wrong-for-known-error": ALWAYS,
+        "metric-ignores-weights": SOMETIMES,
+        "metric-depends-on-order": SOMETIMES,
+    },
     silent="A wrong metric falls, too.",
     repair="Compute it for the truth, and for the truth with a known error, by hand.",
     reference="the history behind the project (docs/design.md)",

@@ -1,7 +1,5 @@
 """What a sample covariance tells of the truth, and in whose convention: B4."""
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -10,10 +8,8 @@ from ris_diag.context import Context
 from ris_diag.measure import listed
 from ris_diag.scenes import (
     FEWEST,
-    Offenders,
     Scenes,
     mean_and_error_of,
-    pieces,
     place,
     scenes,
     splits,
@@ -22,6 +18,8 @@ from ris_diag.scenes import (
 NEEDS = ("batch", "covariance.sample", "covariance.truth")
 AS_EXPECTED = 1.5  # NMSE(R_samp) over that of as many Gaussian snapshots
 PURELY_REAL = 1e-6
+OF_ITS_OWN = 0.3  # ||R_samp - a X X^H|| / ||R_samp||: centred or averaged, but of these snapshots
+SHIFTS, SHIFT_ERRORS = 4, 5.0
 
 
 def few(context: Context, found: Scenes) -> bool:
@@ -44,11 +42,12 @@ def _parts(R: Tensor) -> Tensor:
     title="The sample covariance tells more of the truth than a constant does",
     what="Compares NMSE(R_samp), plain Frobenius and both scaled to trace N, with that of the zero "
     "matrix, 1, and of the best constant, the mean of the other scenes' truths, scene by scene; "
-    "where the difference isn't clear, that of R_samp shrunk towards the constant.",
+    "where the difference isn't clear, that of R_samp shrunk towards the constant. Where R_samp "
+    "tells nothing of its own truth but of that of another row, the labels are shifted apart.",
     why="A sample covariance without signal is a Hermitian matrix like any other, and a blend with "
     "it trains: snapshots whose mean was removed and symbols held constant have cost months.",
     sources=("B4",),
-    signs=("side-input-useless",),
+    signs=("side-input-useless", "labels-independent"),
     needs=NEEDS,
     thresholds=(
         Threshold(
@@ -94,16 +93,71 @@ def side_input_informs(context: Context) -> None:
                 f"({expected:.3f}), a constant has {free:.3f}: R_samp informs only if shrunk"
             )
             continue
+        if _report_shift(context, found, nmse):
+            continue
         context.problem(
             f"split {split}: mean NMSE(R_samp) is {mean:.3f} over {len(found)} scenes, a constant "
             f"(the mean of the other truths) has {free:.3f}: a gain of {gain:.3f} +- {error:.3f}; "
             f"limits {context.limit('max_nmse'):g}, {context.limit('min_errors'):g} standard "
             f"errors (shrunk towards the constant R_samp gains {shrunk:.3f} +- {its_error:.3f})",
+            sign="side-input-useless",
             place=place(subject, split, subject.covariance.sample),
             next_step="look whether R_samp belongs to its truth, and how it is made: no mean "
             "removal, symbols drawn anew in every snapshot, E[x x^H] of the same elements",
         )
     context.measure(**measured)
+
+
+def _report_shift(context: Context, found: Scenes, nmse: Tensor) -> bool:
+    """Whether each truth is that of another row, by one shift for all; reported.
+
+    Not where R_samp itself is that of another row, which its snapshots tell.
+    """
+    X = found.snapshots
+    if X is not None and X.ndim == 3 and len(X) == len(found):
+        own = X @ X.mH if X.shape[1] == found.sample.shape[1] else None
+        if own is None or float(parts_apart(found.sample, own).median()) > OF_ITS_OWN:
+            return False
+    T, energy = found.truth, _parts(found.truth).square().sum(1)
+    tried = {}
+    for name, order in shifts(len(found), T.device).items():
+        gain, error = mean_and_error_of(
+            nmse - (_parts(found.sample[order]) - _parts(T)).square().sum(1) / energy
+        )
+        if gain > SHIFT_ERRORS * error and gain > float(nmse.mean()) / 2:
+            tried[name] = gain
+    if not tried:
+        return False
+    best = max(tried, key=lambda name: tried[name])
+    before = float(nmse.mean())
+    context.problem(
+        f"split {found.split}: each R_true is nearer to the R_samp {best} than to its own: NMSE "
+        f"{before - tried[best]:.3f} against {before:.3f} over {len(found)} scenes (limit: half "
+        f"of it, and {SHIFT_ERRORS:g} standard errors)",
+        sign="labels-independent",
+        place=place(context.subject, found.split, context.subject.covariance.truth),
+        next_step="write and shuffle snapshots and labels by one index; look for two lists that "
+        "are shifted apart",
+    )
+    return True
+
+
+def shifts(count: int, device: torch.device) -> dict[str, Tensor]:
+    """Orders of the scenes by which two lists are easily apart."""
+    rows = torch.arange(count, device=device)
+    orders = {"at the other end of the batch": rows.flip(0)}
+    for shift in range(1, SHIFTS + 1):
+        off = f"{shift} row{'s' if shift > 1 else ''}"
+        orders[f"{off} below"], orders[f"{off} above"] = rows.roll(-shift), rows.roll(shift)
+    return orders
+
+
+def parts_apart(S: Tensor, G: Tensor) -> Tensor:
+    """||S - a G|| / ||S|| with the best real a, [B]."""
+    s, g = _parts(S), _parts(G)
+    a = (s * g).sum(1) / g.square().sum(1).clamp_min(torch.finfo(g.dtype).tiny)
+    apart: Tensor = (s - a[:, None] * g).norm(dim=1) / s.norm(dim=1)
+    return apart
 
 
 def _snapshots(found: Scenes) -> int:
@@ -177,7 +231,7 @@ def one_convention(context: Context) -> None:
         nmse = (_parts(S) - _parts(T)).square().sum(1) / energy
         own = _agreement(S, T)
         gains: dict[str, Tensor] = {}
-        for name, order in _orders(T.shape[-1], T.device).items():
+        for name, order in orders_of(T.shape[-1], T.device).items():
             moved = S if order is None else S[:, order][:, :, order]
             real, imag = _agreement(moved, T)
             if order is not None:
@@ -216,7 +270,7 @@ def _agreement(S: Tensor, T: Tensor) -> tuple[Tensor, Tensor]:
     return (S.real * T.real).sum((1, 2)), (S.imag * T.imag).sum((1, 2))
 
 
-def _orders(N: int, device: torch.device) -> dict[str, Tensor | None]:
+def orders_of(N: int, device: torch.device) -> dict[str, Tensor | None]:
     """Orders of the elements that are easily confused."""
     number = torch.arange(N, device=device)
     orders: dict[str, Tensor | None] = {"as it is": None, "elements reversed": number.flip(0)}
@@ -252,119 +306,3 @@ def _compare_scales(context: Context, found: Scenes) -> None:
         place=place(subject, found.split, subject.covariance.sample),
         next_step="scale both in the same way, to trace N, in front of blend and loss",
     )
-
-
-@check(
-    "D014",
-    "covariances-as-declared",
-    title="Covariances have the declared trace, and R_samp is Hermitian and positive semidefinite",
-    what="Looks at every R_samp and R_true of some hundred scenes of training and validation, and "
-    "at all that is stored: the trace against Declared.trace, R_samp Hermitian and positive "
-    "semidefinite (of the truth G006 sees to it; of what is stored this check does).",
-    why="A loss compares any two matrices; one scene in a thousand that is scaled otherwise has "
-    "the largest gradient of all.",
-    sources=("B4", "B3"),
-    signs=("trace-off", "not-hermitian", "negative-eigenvalues"),
-    needs=NEEDS,
-    thresholds=(
-        Threshold(
-            name="max_trace_error",
-            value=1e-2,
-            unit="relative",
-            why="half precision rounds at 1e-3; another normalisation is off by a factor",
-        ),
-        Threshold(
-            name="max_asymmetry",
-            value=1e-4,
-            unit="||R - R^H|| / ||R||, and the smallest eigenvalue over -||R||",
-            why="complex64 storage rounds at 1e-7; a half-filled matrix shows at 1",
-        ),
-    ),
-)
-def covariances_as_declared(context: Context) -> None:
-    subject = context.subject
-    declared = subject.case.declared
-    trace = None if declared is None else declared.trace
-    if trace is None:
-        context.say("trace not judged: Declared(trace=...) is not given")
-    stored = subject.case.offers("stored")
-    parts = {"R_samp": subject.covariance.sample, "R_true": subject.covariance.truth}
-    for split in splits(subject):
-        wrong: dict[tuple[str, str], Wrong] = {}
-        for name, batch in pieces(subject, split):
-            for part, function in parts.items():
-                R = function(batch).detach()
-                for sign, (values, offending) in _wrong(
-                    context, R, trace, part == "R_samp" or stored
-                ).items():
-                    wrong.setdefault((part, sign), Wrong()).add(name, values, offending)
-        for (part, sign), entry in wrong.items():
-            if not len(entry.offenders):
-                continue
-            text, next_step = DEFECTS[sign]
-            context.problem(
-                f"split {split}: {part} {text.format(*entry.range, trace=trace or 0)} "
-                f"in {entry.offenders}",
-                sign=sign,
-                place=entry.offenders.first if stored else place(subject, split, parts[part]),
-                next_step=next_step,
-            )
-        context.measure(**{split: max((w.offenders.looked_at for w in wrong.values()), default=0)})
-
-
-class Wrong:
-    """The offenders of one defect with the range of what was measured of them."""
-
-    def __init__(self) -> None:
-        self.offenders = Offenders()
-        self.range = (math.inf, -math.inf)
-
-    def add(self, name: str, values: Tensor, offending: Tensor) -> None:
-        """Enter a piece: values real [n], offending bool [n]."""
-        self.offenders.add(name, offending)
-        if offending.any():
-            low, high = float(values[offending].min()), float(values[offending].max())
-            self.range = (min(self.range[0], low), max(self.range[1], high))
-
-
-DEFECTS = {
-    "trace-off": (
-        "has a trace of {0:.4g} to {1:.4g}, declared {trace:g},",
-        "scale every covariance to the declared trace where it is made or loaded",
-    ),
-    "not-hermitian": (
-        "is not Hermitian (||R - R^H|| / ||R|| up to {1:.2g})",
-        "look for a forgotten conjugation, an empty triangle, a real part",
-    ),
-    "negative-eigenvalues": (
-        "has negative eigenvalues (down to {0:.2g} ||R||)",
-        "look for a difference of matrices, an estimate that isn't X X^H, a wrong reshape",
-    ),
-}
-
-
-def _wrong(
-    context: Context, R: Tensor, trace: float | None, form: bool
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """Sign to what was measured and which matrices offend; D018 and G006 see to those with NaN."""
-    limit = context.limit("max_asymmetry")
-    finite = torch.isfinite(R.abs()).flatten(1).all(1)
-    found = {}
-    if trace is not None:
-        traces = R.diagonal(dim1=1, dim2=2).real.sum(1)
-        near = (traces - trace).abs() <= context.limit("max_trace_error") * trace
-        found["trace-off"] = traces, finite & ~near
-    if form:
-        norm = R.flatten(1).norm(dim=1)
-        asymmetry = (R - R.mH).flatten(1).norm(dim=1) / norm
-        skewed = finite & (asymmetry > limit)
-        found["not-hermitian"] = asymmetry, skewed
-        usable = finite & ~skewed & (norm > 0)
-        identity = torch.eye(R.shape[-1], dtype=R.dtype, device=R.device)
-        scaled = R[usable] / norm[usable, None, None]
-        negative, least = torch.zeros_like(usable), torch.zeros_like(norm)
-        negative[usable] = torch.linalg.cholesky_ex(scaled + limit * identity).info != 0
-        if negative.any():
-            least[negative] = torch.linalg.eigvalsh(R[negative])[:, 0] / norm[negative]
-        found["negative-eigenvalues"] = least, negative
-    return found

@@ -8,6 +8,8 @@ from ris_diag.context import Context, Subject
 from ris_diag.measure import listed
 from ris_diag.samples import (
     LOADER,
+    first_batches,
+    is_continuous,
     lent_of,
     not_judged,
     place_of_samples,
@@ -17,8 +19,10 @@ from ris_diag.samples import (
     sources,
     splits_apart,
 )
+from ris_diag.stores import spread
 
 FEWEST = 16
+FEWEST_BATCHES, FEWEST_ROWS = 4, 4
 SECOND_LOOKS = 4
 
 
@@ -85,10 +89,15 @@ def labels_vary(context: Context) -> None:
     if constant >= {"train", "validation"}:
         if known.derivatives:
             not_judged(context, "the loss takes derivatives: its labels may be residuals")
-        elif not all(samples_are_mixed(subject, "train", values) for values in train.values()):
+        elif _problem_of_batches(context, [train, *_more(subject, train)], "train"):
+            return None
+        elif lent_of(subject) is not None and not _everywhere(subject, train):
             not_judged(context, "the first samples of the loader are of one class")
         elif _stay_constant(subject, train):
             _problem_of_constant(context, "train", train, "in every batch and split")
+        return None
+    served = [{n: t for n, t in b.items() if n in train} for b in first_batches(subject) or ()]
+    if not known.derivatives and _problem_of_batches(context, served, LOADER):
         return None
     for name, values in labels.get(LOADER, {}).items():
         if name in train:
@@ -121,6 +130,8 @@ def _compare_constant(context: Context, split: str, name: str, here: Tensor, the
         return False
     if not samples_are_mixed(context.subject, split, here):
         return False
+    if split == LOADER and not _everywhere(context.subject, {name: here}):
+        return False
     _problem_of_constant(context, split, {name: here}, f"{1 - same:.0%} of the others are not")
     return True
 
@@ -130,14 +141,55 @@ def _shown(labels: Tensor) -> str:
     return f"{first[0].item():g}" if not labels.is_complex() and len(first) == 1 else "one row"
 
 
+def _more(subject: Subject, train: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """The labels of more batches: rare positives may be absent from the first."""
+    size = max(map(len, train.values()))
+    batches = (subject.batch("train", size, offset=k) for k in range(1, SECOND_LOOKS + 1))
+    rows = [rows_of_batch(subject, batch) for batch in batches]
+    return [{name: t for name, t in found.items() if name in train} for found in rows]
+
+
 def _stay_constant(subject: Subject, train: dict[str, Tensor]) -> bool:
-    """Whether more batches hold the same label: rare positives may be absent from the first."""
-    for offset in range(1, SECOND_LOOKS + 1):
-        size = max(map(len, train.values()))
-        more = rows_of_batch(subject, subject.batch("train", size, offset=offset))
-        for name, labels in train.items():
-            if name not in more or bool((more[name] != labels[:1]).any()):
-                return False
+    """Whether more batches hold the same label."""
+    return all(
+        name in more and not bool((more[name] != labels[:1]).any())
+        for more in _more(subject, train)
+        for name, labels in train.items()
+    )
+
+
+def _everywhere(subject: Subject, train: dict[str, Tensor]) -> bool:
+    """Whether a label that is constant in the first samples is so all over the data set."""
+    found = spread(subject)
+    if found:
+        return all(
+            bool((rows[name] == labels[:1]).all())
+            for rows in found
+            for name, labels in train.items()
+            if name in rows
+        )
+    return all(samples_are_mixed(subject, "train", values) for values in train.values())
+
+
+def _problem_of_batches(context: Context, batches: list[dict[str, Tensor]], split: str) -> bool:
+    """Whether each batch has one real number for all its labels, and others another; reported."""
+    long = [rows for rows in batches if rows and min(map(len, rows.values())) >= FEWEST_ROWS]
+    if len(long) < FEWEST_BATCHES or not all(map(_constant, long)):
+        return False
+    names = [name for name in long[0] if all(name in rows for rows in long)]
+    firsts = {name: torch.stack([rows[name][0].reshape(-1)[0] for rows in long]) for name in names}
+    moving = [name for name, t in firsts.items() if is_continuous(t) and bool((t != t[0]).any())]
+    if not moving:
+        return False
+    shown = {name: listed([f"{value:.4g}" for value in firsts[name].tolist()]) for name in moving}
+    context.problem(
+        f"all labels of a batch are the same, in {len(long)} of {len(long)} batches "
+        f"({'; '.join(f'{name} is {text}' for name, text in shown.items())}): 1 different label "
+        "in a batch (limit 2)",
+        sign="labels-constant",
+        place=place_of_samples(context.subject, split),
+        next_step="look for a mean over the batch, one index or one label for all samples of it",
+    )
     return True
 
 

@@ -1,12 +1,10 @@
 """What the loader serves in an epoch: other samples every time, mixed, once each. B4."""
 
+import math
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, SequentialSampler
 
 from ris_diag.check import Threshold, check
 from ris_diag.checks.data_labels import class_numbers
@@ -23,10 +21,12 @@ from ris_diag.samples import (
     rows_of_batch,
     samples,
 )
+from ris_diag.stores import spread
 
 SMALL, SEEDS = 7, 6
 FEWEST_BATCHES = 4
 FEWEST_ROWS = 4
+MANY_MORE = 4  # times as many: nobody trains on a batch and validates on a data set
 Rows = dict[str, Tensor]
 
 
@@ -36,8 +36,8 @@ Rows = dict[str, Tensor]
     title="The loader goes through the samples, mixed, in batches of the declared size",
     what="Goes through the first batches of an epoch, or, without a loader, through batches of "
     "several seeds: the same samples in all of them although there are others, batches of one "
-    "class each, samples with a twin in their batch, and, where declared, the batch size. A small "
-    "data set that is served whole is left alone.",
+    "class each or one class behind the other, samples with a twin in their batch, and, where "
+    "declared, the batch size. A small data set that is served whole is left alone.",
     why="An iterator that starts anew serves one batch for ever, and the training loss falls "
     "beautifully; sorted batches are learnt and forgotten one by one.",
     sources=("B4",),
@@ -50,6 +50,12 @@ Rows = dict[str, Tensor]
             value=0.9,
             unit="mean share of a batch's largest class",
             why="where all batches together have at most 0.6 in one class",
+        ),
+        Threshold(
+            name="max_order",
+            value=1e-9,
+            unit="probability",
+            why="that each class stands in one piece by chance",
         ),
         Threshold(
             name="max_twins",
@@ -90,6 +96,18 @@ def _same(context: Context, batches: list[Rows], served: bool) -> bool:
         return False
     others = hashes(samples(subject, "train").rows)
     beyond = set(others) - numbers[0]
+    held_out = _held_out(subject)
+    if not beyond and len(batches) >= FEWEST_BATCHES and held_out > MANY_MORE * len(numbers[0]):
+        context.problem(
+            f"{len(batches)} batches hold the same {len(numbers[0])} samples, though validation "
+            f"has {held_out} at least: 1 different batch (limit "
+            f"{context.limit('min_different'):g})",
+            sign="same-batch-served",
+            place=place_of_loader(subject),
+            next_step="advance the index, the iterator or the seed: next(iter(loader)) in a loop "
+            "starts anew every time",
+        )
+        return True
     if not beyond:
         return False
     count = len(next(iter(batches[0].values())))
@@ -106,6 +124,14 @@ def _same(context: Context, batches: list[Rows], served: bool) -> bool:
         "starts anew every time",
     )
     return True
+
+
+def _held_out(subject: Subject) -> int:
+    """Distinct samples that a validation loader of its own was seen to serve."""
+    lent = lent_of(subject)
+    if lent is None or lent.validation is None:
+        return 0
+    return len(set(hashes(samples(subject, "validation").rows)))
 
 
 def _repeated(context: Context, batches: list[Rows]) -> None:
@@ -133,41 +159,53 @@ def _repeated(context: Context, batches: list[Rows]) -> None:
 def _sorted(context: Context, batches: list[Rows]) -> None:
     subject = context.subject
     for name in roles(subject).labels:
-        labels = [class_numbers(rows[name]) for rows in batches if name in rows]
+        labels = [_classes(rows[name]) for rows in batches if name in rows]
         found = [values for values in labels if values is not None and len(values) >= FEWEST_ROWS]
         if len(found) < FEWEST_BATCHES:
             continue
-        ahead = _labels_ahead(subject, name)
-        everything = torch.cat(ahead or found)
+        ahead = [_classes(rows[name]) for rows in spread(subject) if name in rows]
+        everything = torch.cat([values for values in ahead if values is not None] or found)
         largest = [float(torch.unique(v, return_counts=True)[1].max() / len(v)) for v in found]
         pure = sum(largest) / len(largest)
         usual = float(torch.unique(everything, return_counts=True)[1].max() / len(everything))
         context.measure(**{f"{name} purity": pure, f"{name} largest class": usual})
+        classes = len(torch.unique(everything))
         if pure > context.limit("max_pure") and usual <= 0.6:
-            context.problem(
+            text = (
                 f"each of {len(found)} batches is of one class of {name} ({pure:.0%} on average, "
-                f"limit {context.limit('max_pure'):.0%}), of which there are "
-                f"{len(torch.unique(everything))}",
-                sign="batches-sorted",
-                place=place_of_loader(subject),
-                next_step="shuffle=True, or shuffle the samples once",
+                f"limit {context.limit('max_pure'):.0%}), of which there are {classes}"
             )
+        elif _by_class(torch.cat(found)) < context.limit("max_order"):
+            text = (
+                f"the {sum(map(len, found))} samples of {len(found)} batches come class by class "
+                f"of {name}, each of {len(torch.unique(torch.cat(found)))} in one piece (limit: "
+                f"chance below {context.limit('max_order'):g})"
+            )
+        else:
+            continue
+        context.problem(
+            text,
+            sign="batches-sorted",
+            place=place_of_loader(subject),
+            next_step="shuffle=True, or shuffle the samples once",
+        )
 
 
-def _labels_ahead(subject: Subject, name: str) -> list[Tensor]:
-    """Labels from all over the data set of a loader that serves it in its own order."""
-    lent = lent_of(subject)
-    loader: Iterable[Any] | None = None if lent is None else lent.loader
-    if subject.case.loader is not None:
-        loader = subject.case.loader("train", subject.seed)
-    if not isinstance(loader, DataLoader) or not isinstance(loader.sampler, SequentialSampler):
-        return []
-    data: Any = loader.dataset
-    count = len(data)
-    picked = [data[k * count // 64] for k in range(min(64, count))]
-    rows = rows_of_batch(subject, torch.utils.data.default_collate(picked))
-    values = class_numbers(rows[name]) if name in rows else None
-    return [] if values is None else [values]
+def _classes(labels: Tensor) -> Tensor | None:
+    """Whole numbers [B], also where they are written as real ones, as for a binary loss."""
+    flat = labels.reshape(len(labels), -1)
+    if labels.is_floating_point() and flat.shape[1] == 1 and bool((flat == flat.round()).all()):
+        return flat[:, 0].long() if len(torch.unique(flat)) <= len(flat) // 2 + 1 else None
+    return class_numbers(labels)
+
+
+def _by_class(labels: Tensor) -> float:
+    """How likely samples in a random order have each class in one piece; 1 if they haven't."""
+    counts = torch.unique(labels, return_counts=True)[1].tolist()
+    if int((labels[1:] != labels[:-1]).sum()) + 1 > len(counts):
+        return 1.0
+    orders = math.lgamma(len(counts) + 1) + sum(math.lgamma(count + 1) for count in counts)
+    return math.exp(orders - math.lgamma(len(labels) + 1))
 
 
 def _size(context: Context, batches: list[Rows]) -> None:

@@ -110,6 +110,8 @@ def _columns(
     found: Samples, inputs: tuple[str, ...], label: str, count: int | None = None
 ) -> tuple[Tensor, Tensor] | None:
     """Inputs and labels as standardised columns; None where too little varies."""
+    if not found.of(inputs):  # none has one row a sample
+        return None
     x = features({name: t[:count] for name, t in found.of(inputs).items()})
     y = label_features({label: found.rows[label][:count]})
     if not x.shape[1] or not y.shape[1]:

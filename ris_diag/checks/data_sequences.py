@@ -5,12 +5,15 @@ from torch import Tensor
 
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context, Subject
+from ris_diag.graph import map_leaves
+from ris_diag.measure import nudged_model
 from ris_diag.places import where
-from ris_diag.samples import not_judged, place_of_samples, roles, samples
+from ris_diag.samples import named_tensors, not_judged, place_of_samples, probe, roles, samples
 
 FURTHEST = 4
 FEWEST_STEPS, FEWEST_WORDS = 4, 4
 USUAL = (0, 1)
+ROUNDING = 1e-5  # of the largest output
 
 
 @check(
@@ -20,8 +23,8 @@ USUAL = (0, 1)
     what="Compares the whole numbers that the loss over classes gets, or the labels of the batch, "
     "with the tokens that enter the model, at shifts of up to four steps; masked ones, below zero, "
     "are left out. Without Declared(shift=...) only shifts that no one means are reported: two "
-    "steps or more ahead, which is a shift made twice, and one step back. The same position is "
-    "reported only where another shift is declared.",
+    "steps or more ahead, which is a shift made twice, one step back, and the same position "
+    "where the model sees past and present alone, so that it has its answer in front of it.",
     why="A model that predicts its own input learns to copy, with an excellent loss; one that is "
     "shifted twice predicts the step after next.",
     sources=("B4",),
@@ -52,7 +55,8 @@ def labels_in_step(context: Context) -> None:
     least = context.limit("min_share")
     fitting = [shift for shift, share in fits.items() if share >= least]
     right = wanted in fitting if wanted is not None else bool(set(fitting) & set(USUAL))
-    if right:
+    copied = wanted is None and fitting == [0] and _looks_back(subject)
+    if right and not copied:
         return None
     found = max(fits, key=lambda shift: fits[shift])
     unclear = found not in fitting or found < -1 or len(torch.unique(tokens)) < FEWEST_WORDS
@@ -68,6 +72,29 @@ def labels_in_step(context: Context) -> None:
         next_step="shift once, in the data or in the loss: logits[:, :-1] against tokens[:, 1:]",
     )
     return None
+
+
+def _looks_back(subject: Subject) -> bool:
+    """Whether the output of a step depends on the tokens in front of it and on none behind it."""
+    batch = probe(subject)
+    known, named = roles(subject).inputs, named_tensors(batch)
+    whole = [named[n] for n in known if named[n].ndim == 2 and named[n].dtype == torch.long]
+    if len(whole) != 1 or len(torch.unique(whole[0])) < FEWEST_WORDS:
+        return False
+    tokens, model = whole[0], nudged_model(subject).eval()
+    middle = tokens.shape[1] // 2
+    moved = tokens.clone()
+    moved[:, middle] = tokens.roll(1, 0)[:, middle]
+    rows = (moved != tokens).any(1)
+    with torch.no_grad():
+        first = subject.predict(model, batch)
+        second = subject.predict(model, map_leaves(batch, lambda t: moved if t is tokens else t))
+    for output in (first, second):
+        if not isinstance(output, Tensor) or output.shape[:2] != tokens.shape:
+            return False
+    apart = (first - second)[rows].abs().flatten(2).amax(2)
+    size = float(first.abs().max()) * ROUNDING
+    return bool((apart[:, :middle] <= size).all() and (apart[:, middle + 1 :] > size).any())
 
 
 def tokens_of_the_loss(subject: Subject) -> list[tuple[Tensor, Tensor]]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ris_diag.check import Threshold, check
-from ris_diag.checks.data_covariance import NEEDS, few
+from ris_diag.checks.data_covariance import NEEDS, few, orders_of, parts_apart, shifts
 from ris_diag.context import Context
 from ris_diag.scenes import (
     FEWEST,
@@ -19,6 +19,7 @@ from ris_diag.scenes import (
     splits,
 )
 
+OTHER = "side-input-not-its-snapshots"
 ZERO = 3e-6  # of the largest singular value: rounding of complex64 is a tenth of it
 CENTRED = 1e-3
 
@@ -33,7 +34,7 @@ CENTRED = 1e-3
     why="Symbols held constant over the snapshots make data of rank 1 under a truth of rank K: a "
     "recorded real defect, and nothing in a single scene looks wrong.",
     sources=("B4",),
-    signs=("snapshots-incoherent",),
+    signs=("snapshots-incoherent", "side-input-not-its-snapshots"),
     needs=(*NEEDS, "covariance.snapshots"),
     thresholds=(
         Threshold(
@@ -68,6 +69,7 @@ def snapshots_are_coherent(context: Context) -> None:
         if X.ndim != 3 or X.shape[1] != N:
             context.problem(
                 f"split {split}: snapshots are {list(X.shape)}, expected [{B}, {N}, L]",
+                sign="snapshots-incoherent",
                 place=spot,
                 next_step="give the snapshots at the elements, elements before snapshots",
             )
@@ -82,6 +84,7 @@ def snapshots_are_coherent(context: Context) -> None:
         if centred.all():
             context.problem(
                 f"split {split}: the snapshots of every scene sum to zero: their mean was removed",
+                sign="snapshots-incoherent",
                 place=spot,
                 next_step="don't subtract the mean over the snapshots: where symbols repeat it is "
                 "the signal",
@@ -90,6 +93,7 @@ def snapshots_are_coherent(context: Context) -> None:
             context.problem(
                 f"split {split}: the rank of the snapshots is {int(rank[low].min())} instead of "
                 f"{int(expected[low].max())} = min(L, rank of the truth) in {counted(low)}",
+                sign="snapshots-incoherent",
                 place=spot,
                 next_step="draw symbols and noise anew in every snapshot; look for equal columns",
             )
@@ -109,30 +113,38 @@ def _rank(spectrum: Spectrum) -> Tensor:
 def _compare_with_sample(context: Context, found: Scenes, X: Tensor) -> None:
     subject, limit = context.subject, context.limit("max_difference")
     S = found.sample
-    off = _distance(S, X @ X.mH) > limit
+    off = parts_apart(S, X @ X.mH) > limit
     off &= (S - S.mH).flatten(1).norm(dim=1) < limit * S.flatten(1).norm(dim=1)  # else D014's
     if not off.any():
         return
     x = X[off]
-    other = {
-        "of centred snapshots": (x - x.mean(2, keepdim=True)),
-        "the conjugate": x.conj(),
-        "of reversed elements": x.flip(1),
-    }
-    fits = [name for name, y in other.items() if (_distance(S[off], y @ y.mH) <= limit).all()]
+    # The mean is a matter of the snapshots, the order of the elements one of the convention.
+    centred = {"of centred snapshots": x - x.mean(2, keepdim=True)}
+    orders = {n: o for n, o in orders_of(X.shape[1], X.device).items() if o is not None}
+    other = {**centred, "the conjugate": x.conj()}
+    other |= {f"of {name}": x[:, order] for name, order in orders.items()}
+    fits = [name for name, y in other.items() if (parts_apart(S[off], y @ y.mH) <= limit).all()]
+    if not fits and bool(off.all()):
+        moved = shifts(len(X), X.device).items()
+        fits = [
+            f"that {name}"
+            for name, order in moved
+            if float(parts_apart(S, X[order] @ X[order].mH).median()) <= limit
+        ]
     G = x @ x.mH
-    if not fits and (_distance(S[off], (G + G.conj().flip(1, 2)) / 2) <= limit).all():
+    if not fits and (parts_apart(S[off], (G + G.conj().flip(1, 2)) / 2) <= limit).all():
         context.say(f"split {found.split}: R_samp is averaged forward and backward")
         return
-    if not fits and (_distance(_free_of_diagonal(S[off]), _free_of_diagonal(G)) <= limit).all():
+    if not fits and (parts_apart(_free_of_diagonal(S[off]), _free_of_diagonal(G)) <= limit).all():
         context.say(f"split {found.split}: R_samp is X X^H / L with a changed diagonal")
         return
-    worst = float(_distance(S[off], G).max())
+    worst = float(parts_apart(S[off], G).max())
     context.problem(
         f"split {found.split}: R_samp is not X X^H / L of its snapshots"
         + (f" but {fits[0]}" if fits else "")
         + f": ||R_samp - a X X^H|| / ||R_samp|| up to {worst:.2g} "
         f"(limit {limit:g}) in {counted(off)}",
+        sign="snapshots-incoherent" if fits and fits[0] in centred else OTHER,
         place=place(subject, found.split, subject.covariance.sample),
         next_step="R_samp = X @ X.mH / L, without mean removal, of the scene's own snapshots",
     )
@@ -140,14 +152,6 @@ def _compare_with_sample(context: Context, found: Scenes, X: Tensor) -> None:
 
 def _free_of_diagonal(R: Tensor) -> Tensor:
     return R - torch.diag_embed(R.diagonal(dim1=1, dim2=2))
-
-
-def _distance(S: Tensor, G: Tensor) -> Tensor:
-    """||S - a G|| / ||S|| with the best real a, [B]."""
-    s, g = torch.view_as_real(S).flatten(1), torch.view_as_real(G).flatten(1)
-    a = (s * g).sum(1) / g.square().sum(1).clamp_min(torch.finfo(g.dtype).tiny)
-    apart: Tensor = (s - a[:, None] * g).norm(dim=1) / s.norm(dim=1)
-    return apart
 
 
 def _independent(
@@ -179,6 +183,7 @@ def _independent(
             f"sources hold {float(independent.mean()):.2f} independent signals, {mean:.2f} +- "
             f"{error:.2f} of what symbols drawn anew in every snapshot give (limit "
             f"{context.limit('min_independent'):g}): the symbols are held constant or coherent",
+            sign="snapshots-incoherent",
             place=place(context.subject, found.split, context.subject.covariance.snapshots),
             next_step="draw the symbols anew in every snapshot, each source its own",
         )

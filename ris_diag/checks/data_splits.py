@@ -1,28 +1,39 @@
 """Training and validation: apart, and alike. B4."""
 
+import logging
 from collections import Counter
-from itertools import combinations
+from collections.abc import Sequence
+from itertools import combinations, islice
 
 from torch import Tensor
 
 from ris_diag.check import Threshold, check
 from ris_diag.checks.data_values import SPLITS, samples_or_none
-from ris_diag.context import Context, Subject
+from ris_diag.context import Context, Subject, to_device
+from ris_diag.lent import Lent
 from ris_diag.samples import (
+    PROBED,
     first_batches,
     hashes,
     is_continuous,
     lent_of,
     not_judged,
+    place_of_loader,
     place_of_samples,
     roles,
+    rows_of_batch,
     samples,
     splits_apart,
 )
+from ris_diag.stores import store_of
+
+log = logging.getLogger("ris_diag")
+Rows = dict[str, Tensor]
 
 SEED_LOOKS = 3
 MOST_REPEATED = 0.1
 FEWEST_TWINS = 2
+MOST_SERVED = 8  # batches
 ONE_SOURCE = "one source of samples is lent for every split, which can't be told from an overlap"
 
 
@@ -31,10 +42,12 @@ ONE_SOURCE = "one source of samples is lent for every split, which can't be told
     "splits-are-disjoint",
     title="No sample of one split stands in another",
     what="Compares the hashes of the inputs of some hundred samples of each split, from several "
-    "seeds and from the loader, in whatever order. Small discrete inputs meet by chance: an "
-    "overlap counts where it is five times what repeats within a split. Samples that differ in a "
-    "single bit, augmented or noisy copies, are out of reach; so are splits that one function "
-    "gives without looking at their name, and the share of a large data set that wasn't seen.",
+    "seeds and from the loaders, in whatever order, and what two lent DataLoaders read. Small "
+    "discrete inputs meet by chance: an overlap counts where it is five times what repeats within "
+    "a split. A function that doesn't look at the name of the split is judged by what it gives "
+    "under other seeds: new samples every time are apart, one fixed batch for all can't be told "
+    "from a task that has no other. Samples that differ in a single bit, augmented or noisy "
+    "copies, are out of reach, and so is the share of a large data set that wasn't seen.",
     why="A validation that holds training samples measures memory, and picks the network that has "
     "most of it.",
     sources=("B4",),
@@ -50,10 +63,13 @@ ONE_SOURCE = "one source of samples is lent for every split, which can't be told
     ),
 )
 def splits_are_disjoint(context: Context) -> None:
-    subject = context.subject
-    if not splits_apart(subject):
+    subject, lent = context.subject, lent_of(context.subject)
+    apart = splits_apart(subject)
+    if not apart and (lent is not None or subject.once("one batch for all", _one_batch)):
         return not_judged(context, ONE_SOURCE)
-    names = ("train", "validation") if lent_of(subject) is not None else SPLITS
+    if lent is not None and _read_together(context, lent):
+        return None
+    names = SPLITS if apart and lent is None else ("train", "validation")
     seen = {}
     for split in names:
         if samples_or_none(context, split) is not None:
@@ -64,6 +80,38 @@ def splits_are_disjoint(context: Context) -> None:
     for one, other in combinations(seen, 2):
         _compare(context, one, other, seen)
     return None
+
+
+def _one_batch(subject: Subject) -> bool:
+    """Whether the case has the same samples for every seed."""
+    first, second = (
+        set(hashes(rows_of_batch(subject, subject.batch("train", PROBED, offset=offset))))
+        for offset in (1, 2)
+    )
+    return first == second
+
+
+def _read_together(context: Context, lent: Lent) -> bool:
+    """Whether both loaders read the same samples of one data set; reported."""
+    train, validation = store_of(lent.loader), store_of(lent.validation)
+    if train is None or validation is None or not train.same_as(validation):
+        return False
+    wanted = set(validation.index)
+    both = len(wanted.intersection(train.index))
+    share = both / len(wanted)
+    context.measure(read_by_both=both, of=len(wanted))
+    if share <= context.limit("max_share") or not (train.keeps and validation.keeps):
+        return False
+    context.problem(
+        f"{both} of {len(wanted)} validation samples stand in train, too ({share:.0%}, limit "
+        f"{context.limit('max_share'):.0%}): both loaders read them from one "
+        f"{type(train.data).__name__}",
+        sign="splits-overlap",
+        place=place_of_samples(context.subject, "validation"),
+        next_step="split once, by sample, as torch.utils.data.random_split does, and give each "
+        "loader its own part",
+    )
+    return True
 
 
 def _compare(context: Context, one: str, other: str, seen: dict[str, list[int]]) -> None:
@@ -90,10 +138,16 @@ def _compare(context: Context, one: str, other: str, seen: dict[str, list[int]])
         f"{both} of {len(second)} {other} samples stand in {one}, too ({share:.0%}, limit "
         f"{context.limit('max_share'):.0%}; {len(first)} {one} samples seen)",
         sign="splits-overlap",
-        place=place_of_samples(context.subject, other),
+        place=_place(context.subject, other, first & second),
         next_step="split once, by sample, before anything is shuffled or augmented; give each "
         "split seeds of its own",
     )
+
+
+def _place(subject: Subject, split: str, both: set[int]) -> str:
+    """The loader, where it alone serves what stands in both."""
+    drawn = both.intersection(hashes(_inputs(subject, samples(subject, split).rows)))
+    return place_of_samples(subject, split) if drawn else place_of_loader(subject)
 
 
 def _by_chance(subject: Subject, seen: dict[str, list[int]], pairs: int) -> float:
@@ -112,15 +166,36 @@ def _by_chance(subject: Subject, seen: dict[str, list[int]], pairs: int) -> floa
 
 def _hashes(subject: Subject, split: str) -> list[int]:
     """Of the inputs of a split's samples, those of one batch or epoch with their repeats."""
-    known = roles(subject)
-
-    def inputs(rows: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: t for name, t in rows.items() if not known.inputs or name in known.inputs}
-
-    found = hashes(inputs(samples(subject, split).rows))
-    served = (first_batches(subject) or ()) if split == "train" else ()
-    more = {row for rows in served for row in hashes(inputs(rows))}
+    found = hashes(_inputs(subject, samples(subject, split).rows))
+    served: Sequence[Rows] = (first_batches(subject) or ()) if split == "train" else ()
+    if split == "validation" and subject.case.loader is not None:
+        served = subject.once("served validation", _served_validation)
+    more = {row for rows in served for row in hashes(_inputs(subject, rows))}
     return found + list(more.difference(found))
+
+
+def _inputs(subject: Subject, rows: Rows) -> Rows:
+    """Those of the tensors that are inputs; all where that isn't known."""
+    known = roles(subject).inputs
+    return {name: t for name, t in rows.items() if not known or name in known}
+
+
+def _served_validation(subject: Subject) -> list[Rows]:
+    """The first batches that the loader serves for validation; none if it ignores the split."""
+    loader = subject.case.loader
+    if loader is None:
+        return []
+    found: dict[str, list[Rows]] = {}
+    for split in ("train", "validation"):
+        with subject.seeded("loader of a split"):
+            try:
+                batches = [*islice(loader(split, subject.seed), MOST_SERVED)]
+            except (KeyError, ValueError, IndexError) as error:
+                log.info("no loader of split %s: %s", split, error)
+                return []
+        found[split] = [rows_of_batch(subject, to_device(b, subject.device)) for b in batches]
+    train, validation = ([hashes(rows) for rows in found[split]] for split in found)
+    return [] if train == validation else found["validation"]
 
 
 def _one_set(subject: Subject, one: str, other: str) -> bool:

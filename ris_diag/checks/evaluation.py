@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,9 @@ from ris_diag.measure import listed, nudged_model, shake
 from ris_diag.places import where
 
 SIZE = 7  # samples; a length that few other axes have
+SIZES = (SIZE, 67)  # of many a metric drops what doesn't fill its batches of 4, 8, 16 or 32
+ROLLS = (1, 2, 3, 5)
+MOST_NUMBERS = 2**16
 MANY = 32  # so that a share of right answers has steps
 SPREADS = (0.1, 0.3, 1.0, 1.0, 1.0)  # of a weight's own spread
 NEEDS = ("model", "batch", "metric")
@@ -45,6 +49,14 @@ def difference(a: float, b: float) -> float:
     if a == b or (math.isnan(a) and math.isnan(b)):
         return 0.0
     return abs(a - b) / max(abs(a), abs(b)) if math.isfinite(a) and math.isfinite(b) else math.inf
+
+
+def seen_by(context: Context, *checks: str) -> bool:
+    """Whether another check has found what would show here as well; says so."""
+    found = [name for name in checks if context.result_of(name).findings]
+    if found:
+        context.say(f"not judged: it would show what {' and '.join(found)} found of the metric")
+    return bool(found)
 
 
 def judged_by(context: Context) -> str:
@@ -105,8 +117,11 @@ def metric_follows_weights(context: Context) -> None:
     signs=("metric-random",),
     needs=NEEDS,
     thresholds=(EQUAL,),
+    requires=("L053", "L054"),
 )
 def metric_repeats(context: Context) -> None:
+    if seen_by(context, *context.check.requires):
+        return
     first, second = _twice(context)
     off = difference(first, second)
     context.measure(first=first, second=second, difference=off)
@@ -131,57 +146,72 @@ def _twice(context: Context) -> tuple[float, float]:
     "L052",
     "metric-ignores-order",
     title="The metric does not depend on the order of the samples",
-    what="Computes the metric of a batch and of the same samples in two other orders.",
+    what="Computes the metric of a batch and of the same samples in other orders, so that others "
+    "are the first and the last ones; of 7 samples and, where they are small, of 67.",
     why="A sample that is dropped, counted double or compared with its neighbour's label shows "
     "only if the order changes, and a loader's order never does.",
     sources=("B7",),
     signs=("metric-depends-on-order",),
     needs=NEEDS,
     thresholds=(EQUAL,),
+    requires=("L051", "L053", "L054"),
 )
 def metric_ignores_order(context: Context) -> None:
-    first, second = _twice(context)
-    batch = context.subject.batch("validation", SIZE)
-    if not difference(first, second) <= context.limit("max_difference"):
-        context.say("not judged: the metric is random, see L051")
+    if seen_by(context, *context.check.requires):
         return
-    if not in_rows(batch):
+    judged = False
+    for size in SIZES:
+        batch = context.subject.batch("validation", size)
+        numbers = sum(tensor.numel() for tensor in tensors_in(batch))
+        if not in_rows(batch, size) or (judged and numbers > MOST_NUMBERS):
+            continue
+        judged = True
+        if _depends_on_order(context, batch, size):
+            return
+    if not judged:
         context.say("not judged: not every part of the batch has one row for each sample")
-        return
+
+
+def _depends_on_order(context: Context, batch: Batch, size: int) -> bool:
     model = nudged_model(context.subject).eval()
     plain = metric_of(context, model, batch)
+    rows = torch.arange(size)
+    orders = {"reversed": rows.flip(0)} | {f"rolled by {k}": rows.roll(k) for k in ROLLS}
     others = {
-        name: metric_of(context, model.eval(), map_leaves(batch, change))
-        for name, change in (
-            ("reversed", lambda t: t.flip(0) if isinstance(t, Tensor) and t.ndim else t),
-            ("rolled by two", lambda t: t.roll(2, 0) if isinstance(t, Tensor) and t.ndim else t),
-        )
+        name: metric_of(context, model.eval(), map_leaves(batch, partial(_in_order, order=order)))
+        for name, order in orders.items()
     }
     off = {name: difference(plain, value) for name, value in others.items()}
-    context.measure(plain=plain, others=others)
-    if max(off.values()) > context.limit("max_difference"):
-        worst = max(off, key=lambda name: off[name])
-        context.problem(
-            f"the metric is {plain:.6g}, and {others[worst]:.6g} of the same {SIZE} samples "
-            f"{worst}: they differ by {off[worst]:.2g} "
-            f"(limit {context.limit('max_difference'):g})",
-            place=judged_by(context),
-            next_step="average over all samples, each with its own label; look for [:-1], [:n], a "
-            "shuffle of one side alone and weights by position",
-        )
+    context.measure(**{f"of {size}": {"plain": plain, **others}})
+    worst = max(off, key=lambda name: off[name])
+    if off[worst] <= context.limit("max_difference"):
+        return False
+    context.problem(
+        f"the metric is {plain:.6g}, and {others[worst]:.6g} of the same {size} samples "
+        f"{worst}: they differ by {off[worst]:.2g} "
+        f"(limit {context.limit('max_difference'):g})",
+        place=judged_by(context),
+        next_step="average over all samples, each with its own label; look for [:-1], [:n], a "
+        "shuffle of one side alone and weights by position",
+    )
+    return True
 
 
-def in_rows(batch: Batch) -> bool:
+def _in_order(leaf: Any, order: Tensor) -> Any:
+    return leaf[order.to(leaf.device)] if isinstance(leaf, Tensor) and leaf.ndim else leaf
+
+
+def in_rows(batch: Batch, size: int = SIZE) -> bool:
     """Whether each part of a batch has one row for each sample, and no second axis of them."""
 
     def strange(value: Any) -> bool:
         if isinstance(value, Tensor):
             shape = list(value.shape)
-            return bool(shape) and (shape[0] != SIZE or shape.count(SIZE) > 1)
+            return bool(shape) and (shape[0] != size or shape.count(size) > 1)
         if isinstance(value, Mapping):
             return any(map(strange, value.values()))
         if isinstance(value, Sequence) and not isinstance(value, str):
-            return len(value) == SIZE or any(map(strange, value))
+            return len(value) == size or any(map(strange, value))
         return not isinstance(value, str | int | float | bool | None)
 
     return bool(tensors_in(batch)) and not strange(batch)
@@ -252,6 +282,7 @@ def _asks_for_mode(module: nn.Module) -> bool:
     thresholds=(
         Threshold(name="max_changed", value=0, unit="tensors, flags and modes", why="none may"),
     ),
+    requires=("L053",),
 )
 def metric_leaves_model(context: Context) -> None:
     subject = context.subject
@@ -271,6 +302,9 @@ def metric_leaves_model(context: Context) -> None:
         for name, what in changed[0].items()
         if what != "mode" or changed[1].get(name) == "mode"
     }
+    of_the_mode = [name for name, what in both.items() if what in ("mode", "buffer")]
+    if of_the_mode and seen_by(context, *context.check.requires):
+        both = {name: what for name, what in both.items() if name not in of_the_mode}
     context.measure(changed=both)
     if len(both) > context.limit("max_changed"):
         named = [f"{name}: {what}" for name, what in both.items()]

@@ -55,6 +55,8 @@ def inference_is_deterministic(context: Context) -> None:
     if subject.case.predict is None and inputs[0] != inputs[1]:
         context.say("not judged: the loss gives the model another input every time")
         return
+    if not _finite(context, first, second):
+        return
     difference = relative_difference(first, second)
     active = [name for name, module in model.named_modules() if module.training]
     context.measure(difference=difference, still_in_train_mode=active)
@@ -93,6 +95,8 @@ def samples_are_independent(context: Context) -> None:
     model = nudged_model(subject).eval()
     batch = subject.batch("validation", SIZE)
     together = predicted(context, model, batch)
+    if not _finite(context, together):
+        return
     worst = 0.0
     # Both ends: what came before a sample may leak into it, or what comes behind.
     for rows in (slice(0, PART), slice(SIZE - PART, SIZE)):
@@ -182,6 +186,16 @@ def predicted(context: Context, model: nn.Module, batch: Batch) -> Tensor:
             f"Case.predict ({where(predict)}) gave {type(prediction).__name__}: expected a tensor"
         )
     return prediction
+
+
+def _finite(context: Context, *predictions: Tensor) -> bool:
+    """Whether predictions can be compared; says why not."""
+    finite = all(bool(prediction.isfinite().all()) for prediction in predictions)
+    if not finite:
+        spoilt = bool(context.result_of("D001").findings)
+        reason = "the batch holds NaN, see D001" if spoilt else "the prediction isn't finite"
+        context.say(f"not judged: {reason}")
+    return finite
 
 
 def relative_difference(a: Tensor, b: Tensor) -> float:

@@ -14,6 +14,8 @@ from ris_diag.measure import nudged_model
 from ris_diag.oracle import SIZE, Path, Unreachable, changed, follow, numbers_in
 from ris_diag.perfect import predicted_by, same_numbers
 
+CANCELS = "error 1 of mean 0"
+BLIND = 1e-5  # of the span: float32 rounds at 1e-7
 ERRORS = (0.1, 0.3, 1.0)  # of the truth's spread, or of the samples that get a wrong class
 
 
@@ -22,7 +24,8 @@ ERRORS = (0.1, 0.3, 1.0)  # of the truth's spread, or of the samples that get a 
     "metric-knows-the-answer",
     title="The metric is best for the truth and worse with a known error",
     what="Puts the truth in the place of the model's output, then the truth with a known error: "
-    "noise of 0.1, 0.3 and 1 of its spread, or wrong classes for as many of the samples.",
+    "noise of 0.1, 0.3 and 1 of its spread, once without a mean, or wrong classes for as many of "
+    "the samples.",
     why="A metric with the wrong sign keeps the worst model, and one that is blind to errors keeps "
     "the first.",
     sources=("B7",),
@@ -55,6 +58,13 @@ def metric_knows_the_answer(context: Context) -> None:
             f"the metric is blind: {shown} (limit: the truth is best)",
             place=judged_by(context),
             next_step="compute it from the model's output and this batch's labels",
+        )
+        return
+    if CANCELS in values and abs(values[CANCELS] - truth) <= BLIND * span:
+        context.problem(
+            f"errors cancel each other in the metric: {shown} (limit: the truth is best)",
+            place=judged_by(context),
+            next_step="take the absolute value or the square of each error in front of the mean",
         )
         return
     limit = context.limit("max_share") * span
@@ -118,7 +128,16 @@ def _of(
     for share in ERRORS:
         wrong = [changed(best, lambda t, s=share, n=n: _wrong(t, s, classes, n)) for n in range(3)]  # type: ignore[misc]  # binds the loop's value
         values[f"error {share:g}"] = sum(map(metric, wrong)) / len(wrong)
+    if classes is None and isinstance(best, Tensor) and best.ndim and len(best) > 1:
+        centred = changed(best, lambda t: _centred(_wrong(t, ERRORS[-1], None, 0), t))
+        values[CANCELS] = metric(centred)
     return values
+
+
+def _centred(wrong: Tensor, answer: Tensor) -> Tensor:
+    """The wrong answer with errors that sum to zero over the samples."""
+    error = wrong - answer
+    return answer + error - error.mean(0, keepdim=True)
 
 
 def _wrong(answer: Tensor, share: float, classes: int | None, seed: int) -> Tensor:

@@ -149,6 +149,10 @@ def update_size_is_sane(context: Context) -> None:
     subject, trace = context.subject, watch(context.subject).trace
     if not steps_or_problem(context, trace):
         return
+    lost = sum(not math.isfinite(loss) for loss in trace.losses)
+    if lost:
+        context.say(f"not judged: {lost} of {len(trace.losses)} losses are not finite, see L020")
+        return
     place = place_of_optimiser(subject, trace)
     ratios = [_ratios(step) for step in trace.steps]
     # A line search inside the step may go all the way to the solution at once.

@@ -13,7 +13,7 @@ from ris_diag.case import Losses, Progress
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context, Subject
 from ris_diag.followed import Followed
-from ris_diag.graph import leaves
+from ris_diag.graph import leaves, tensors_in
 from ris_diag.measure import LITMUS_EPOCHS, effective_weights, listed, shake
 from ris_diag.oracle import SIZE, Losing, Unreachable, changed, numbers_in
 from ris_diag.perfect import perfect_answers
@@ -46,7 +46,8 @@ def _at_other_weights(subject: Subject) -> list[list[Losses]]:
     "total-is-its-terms",
     title="The total is made of its terms alone, and every term responds",
     what="Measures the slope of the total with respect to each term at four sets of weights: the "
-    "total minus slope times term is what remains if all weights are 0. Looks for terms that have "
+    "total minus slope times term is what remains if all weights are 0. It may hold a penalty of "
+    "the weights, but nothing that follows the network's output. Looks for terms that have "
     "one value whatever the weights.",
     why="A constant in the total hides how much there is left to gain, and a term that was "
     "computed from the labels alone teaches nothing.",
@@ -124,6 +125,12 @@ def _offset(context: Context, seen: list[Losses]) -> None:
     elif stopped:
         slope = rests[0] / float(seen[0].terms[stopped[0]].detach())
         text = f"{rests[0]:.4g}: {slope:.4g} times {stopped[0]}, which enters as a mere number"
+    elif (hidden := _hidden(context.subject)) > limit:
+        text = (
+            f"{listed([f'{rest:.4g}' for rest in rests])} at {len(rests)} sets of weights, which "
+            f"follows the network's output by {hidden:.2g} of the total's slope: a term that is "
+            "not among those that are shown"
+        )
     else:
         context.say("not judged: the total holds something that is not among the terms")
         return
@@ -134,6 +141,32 @@ def _offset(context: Context, seen: list[Losses]) -> None:
         place=_maker(context.subject),
         next_step="add nothing to the total but weight times term, each with its gradient",
     )
+
+
+def _hidden(subject: Subject) -> float:
+    """How much of the slope of the total along the network's output is not that of its terms."""
+    model, batch = subject.model(), subject.batch("train", SIZE)
+    try:
+        losing = Losing.of(subject, model, batch, lambda output: True)
+        named, outputs = losing.tensors(*losing.path.outputs)
+    except Unreachable:
+        return 0.0
+    total, terms = named["total"], [value for name, value in named.items() if name != "total"]
+
+    def slopes(value: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
+        if not value.requires_grad:
+            return [torch.zeros_like(tensor) for tensor in inputs]
+        found = torch.autograd.grad(value, inputs, retain_graph=True, allow_unused=True)
+        pairs = zip(found, inputs, strict=True)
+        return [torch.zeros_like(t) if s is None else s for s, t in pairs]
+
+    live = [term for term in terms if term.requires_grad]
+    weights = slopes(total, live) if live else []
+    rest = slopes(total, outputs)
+    size = math.hypot(*(float(s.norm()) for s in rest))
+    for weight, term in zip(weights, live, strict=True):
+        rest = [s - weight * t for s, t in zip(rest, slopes(term, outputs), strict=True)]
+    return math.hypot(*(float(s.norm()) for s in rest)) / size if size else 0.0
 
 
 def _maker(subject: Subject, term: str | None = None) -> str:
@@ -179,6 +212,10 @@ def _open(losses: Losses) -> bool:
 def terms_are_finite(context: Context) -> None:
     subject = context.subject
     batch = subject.batch("train", SIZE)
+    held = [leaf for leaf in tensors_in(batch) if leaf.is_floating_point() or leaf.is_complex()]
+    if not all(bool(leaf.isfinite().all()) for leaf in held) and context.result_of("D001").findings:
+        context.say("not judged: the batch holds NaN, see D001")
+        return
     model = subject.model()
     try:
         losing = Losing.of(subject, model, batch, lambda output: True)

@@ -249,8 +249,11 @@ def label_is_two_ahead() -> Case:
 
 @fault(cause="splits-overlap", place=("here", "validation"), healthy=four_classes, source="B4")
 def validation_is_the_training_set() -> Case:
+    stored = classes("train", 0, 512)
+
     def data(split: str, seed: int, size: int) -> Pair:
-        return classes("train", seed, size)  # planted: validation_is_the_training_set
+        picked = torch.randperm(512, generator=generator(split, seed))[:size]
+        return stored[0][picked], stored[1][picked]  # planted: validation_is_the_training_set
 
     return served(four_classes, data)
 
