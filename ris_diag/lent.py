@@ -147,6 +147,4 @@ def _pairs(loader: Iterable[Any]) -> Iterator[tuple[Tensor, Tensor]]:
 
 def _copied(state: Any) -> Any:
     """A state dict with its tensors copied, whatever it nests."""
-    return map_leaves(
-        state, lambda leaf: leaf.detach().clone() if isinstance(leaf, Tensor) else leaf
-    )
+    return map_leaves(state, lambda t: t.detach().clone() if isinstance(t, Tensor) else t)

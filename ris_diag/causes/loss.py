@@ -15,6 +15,7 @@ cause(
         "gradient-turned": MOSTLY,
         "moves-away": MOSTLY,
         "gradient-reversed": MOSTLY,
+        "watched-loss-climbs": MOSTLY,
     },
     silent="A loss that was to be maximised looks fine in the log, with the sign that one expects.",
     repair="Remove the minus in front of the loss, maximize=True, or whatever turns the "
@@ -149,7 +150,12 @@ cause(
     "loss-not-averaged",
     area="loss",
     title="The loss is summed over the batch, not averaged",
-    looks={"grows-with-batch": ALWAYS, "smaller-rate-learns": MOSTLY, "update-too-large": OFTEN},
+    looks={
+        "grows-with-batch": ALWAYS,
+        "smaller-rate-learns": MOSTLY,
+        "update-too-large": OFTEN,
+        "watched-loss-climbs": OFTEN,
+    },
     silent="The gradient is batch-size times too large; Adam hides it, SGD diverges.",
     repair="Use reduction='mean', or divide by the number of samples.",
     reference="Taxonomy of Real Faults in Deep Learning Systems (Humbatova et al., ICSE 2020)",

@@ -1,8 +1,11 @@
 """What happens to weights, rates and loss from step to step. B1."""
 
+from itertools import pairwise
+from statistics import fmean
+
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context
-from ris_diag.measure import listed
+from ris_diag.measure import FIT_EPOCHS, listed
 from ris_diag.watched import place_of_training, steps_or_problem, watch
 
 
@@ -146,4 +149,48 @@ def loss_begins_anew(context: Context) -> None:
             place=trace.backward[carried[0] - 1].place or place_of_training(context.subject, trace),
             next_step="call backward() on this batch's loss alone, and detach() what is carried "
             "from step to step; add up loss.item()",
+        )
+
+
+@check(
+    "L044",
+    "watched-loss-falls",
+    title="The loss does not climb from epoch to epoch",
+    what="Compares the mean loss of the four watched epochs, where every batch has one backward "
+    "pass, as it has where nothing plays against it: it must not rise in each of them by more than "
+    "half in all.",
+    why="A loop that hands out no loss of its own can be judged by what it shows alone.",
+    sources=("S13", "B1"),
+    signs=("watched-loss-climbs",),
+    needs=("model", "batch", "loop"),
+    thresholds=(
+        Threshold(
+            name="max_rise",
+            value=0.5,
+            unit="share of the first epoch's mean loss",
+            why="noise and a warm-up raise it a little, not epoch by epoch",
+        ),
+    ),
+)
+def watched_loss_falls(context: Context) -> None:
+    trace = watch(context.subject).trace
+    batches = trace.batches
+    losses = [b.value for b in trace.backward if b.phase != "validation" and not b.inside_step]
+    if not batches or len(losses) != batches or batches % FIT_EPOCHS:
+        context.say("not judged: not one backward pass a batch")
+        return
+    count = batches // FIT_EPOCHS
+    means = [
+        fmean(float(value) for value in losses[k * count : (k + 1) * count])
+        for k in range(FIT_EPOCHS)
+    ]
+    context.measure(means=means)
+    rise = (means[-1] - means[0]) / means[0] if means[0] > 0 else 0.0
+    climbs = all(later > earlier for earlier, later in pairwise(means))
+    if climbs and rise > context.limit("max_rise"):
+        context.problem(
+            f"the mean loss climbs from epoch to epoch: {', '.join(f'{m:.4g}' for m in means)} "
+            f"({rise:+.0%}, limit {context.limit('max_rise'):+.0%})",
+            place=place_of_training(context.subject, trace),
+            next_step="look at the sign of the update and of the loss, then at the learning rate",
         )

@@ -1,5 +1,7 @@
 """Labels are whole: not cut off, not rounded. B4."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -60,6 +62,7 @@ def labels_are_whole(context: Context) -> None:
                 for text in _cut(
                     columns[:, number],
                     others[:, number] if apart and others is not None else None,
+                    _flags(samples.of(known.labels), len(columns)),
                     context.limit("max_share"),
                     reference,
                 )
@@ -86,7 +89,16 @@ def _columns(labels: Tensor | None) -> Tensor | None:
     return columns if columns.shape[1] <= MOST_COLUMNS and columns.isfinite().all() else None
 
 
-def _cut(values: Tensor, others: Tensor | None, limit: float, reference: str) -> list[str]:
+def _flags(labels: Mapping[str, Tensor], count: int) -> list[Tensor]:
+    """The labels of yes and no, as whether an event was seen before the time was up."""
+    columns = [numbers_of(t.double()) for t in labels.values() if len(t) == count]
+    flat = [c[:, 0] for c in columns if c.shape[1] == 1]
+    return [c for c in flat if bool(((c == 0) | (c == 1)).all())]
+
+
+def _cut(
+    values: Tensor, others: Tensor | None, flags: list[Tensor], limit: float, reference: str
+) -> list[str]:
     """What is wrong with one column of labels, in words."""
     found: list[str] = []
     if others is not None and _whole(values) and not _whole(others) and values.std() > 0:
@@ -100,10 +112,15 @@ def _cut(values: Tensor, others: Tensor | None, limit: float, reference: str) ->
         share = float(piled[name].double().mean())
         if share <= limit or int(piled[name].sum()) < FEWEST_PILED:
             continue
+        # Times that ended with the observation, not with the event, are marked as such.
+        if any(len(torch.unique(f[piled[name]])) == 1 and len(torch.unique(f)) > 1 for f in flags):
+            continue
         beyond = 0.0
         if others is not None:
             beyond = float((others > end if name == "largest" else others < end).double().mean())
-        bounded = float(values.min()) >= 0 and float(values.max()) <= 1
+        low, high = float(values.min()), float(values.max())
+        # Shares, and actions or cosines between -1 and 1.
+        bounded = (low >= 0 and high <= 1) or (low, high) == (-1.0, 1.0)
         near = (rest - end).abs() < NEAR * (values.max() - values.min())
         saturates = float(near.double().mean()) > CROWDED  # as a tanh, which nears its bound
         # Amounts are often nothing, also where they were standardised.

@@ -272,7 +272,8 @@ def _numbers_of_classes(called: Called, seen: Anatomy, context: Context) -> Misu
     pair = _operands(called)
     if pair is None or id(pair[1]) not in seen.whole:
         return None
-    values = pair[1].flatten()
+    same = [_operands(c) for c in seen.compared if (c.name, c.place) == (called.name, called.place)]
+    values = torch.cat([other[1].flatten() for other in same if other is not None])
     found, counts = torch.unique(values, return_counts=True)
     classes = len(found)
     even = float(counts.min()) >= 0.3 * len(values) / classes

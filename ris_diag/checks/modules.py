@@ -228,6 +228,16 @@ def initialisation_is_alive(context: Context) -> None:
     # What doesn't move at all can't part: L015 and L013 say why.
     moves = any(bool((step.moved > 0).any()) for step in fitted.trace.steps)
     stuck = alike(model) & fitted.alike if moves else set()
+    constant = [
+        name
+        for name, module in model.named_modules()
+        for weight in [getattr(module, "weight", None)]
+        if isinstance(module, nn.Linear | nn.modules.conv._ConvNd)
+        and isinstance(weight, Tensor)
+        and weight.numel() > 1
+        and bool(weight.detach().any())
+        and bool((weight.detach() == weight.detach().flatten()[0]).all())
+    ]
     matrices = [p for p in model.parameters() if p.ndim > 1]
     empty = bool(matrices) and all(not p.detach().any() for p in matrices)
     context.measure(dead_shares=shares, alike=sorted(stuck), all_zero=empty)
@@ -239,6 +249,14 @@ def initialisation_is_alive(context: Context) -> None:
             sign="dead-at-start",
             place=place,
             next_step="look at the scale of the input and of the weights, and at the biases",
+        )
+    if len(constant) > 1 and not stuck:
+        context.problem(
+            f"{len(constant)} layers start with one and the same number in all of their weights "
+            f"({listed(constant)}; limit 1): only the biases tell their units apart",
+            sign="units-alike",
+            place=place,
+            next_step="initialise weights at random: a constant gives all units one gradient",
         )
     if empty or len(stuck) > context.limit("max_offenders"):
         what = "all weight matrices are zero" if empty else "equal rows"

@@ -71,7 +71,7 @@ def learning_rate_in_effect(context: Context) -> None:
             next_step="look at the schedule: does it count batches or epochs, and up to how many",
         )
     largest = max((rate for seen in rates.values() for rate in seen), default=0.0)
-    if 0 < largest < context.limit("min_rate"):
+    if 0 < largest <= context.limit("min_rate"):
         context.problem(
             f"the largest learning rate of all steps is {largest:g} (limit "
             f"{context.limit('min_rate'):g})",

@@ -170,7 +170,8 @@ def default_label() -> Case:
     return classifier(data)
 
 
-@fault("D004", says="train labels are the same", cause="labels-constant", healthy=regressor)
+@fault("D004", says="all labels of a batch are the same", cause="labels-constant",
+       healthy=regressor)  # fmt: skip
 def target_overwritten_in_training() -> Case:
     def data(split: str, seed: int, size: int) -> Pair:
         x, y = regression(split, seed, size)

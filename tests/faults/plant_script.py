@@ -12,8 +12,17 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ris_diag import Case, Epoch, Plan, Progress
 from tests.faults.plant_loop import adamw, epoch_of, trained
-from tests.faults.registry import DEEPCRIME, OVERFLOW, RECIPE, SILENT, SLIPS, TRAINCHECK, fault
-from tests.faults.zoo_grounds import Pair, four_classes, plain_regression
+from tests.faults.registry import (
+    DEEPCRIME,
+    OVERFLOW,
+    RECIPE,
+    SILENT,
+    SLIPS,
+    TAXONOMY,
+    TRAINCHECK,
+    fault,
+)
+from tests.faults.zoo_grounds import Pair, forward, four_classes, plain_regression
 from tests.faults.zoo_loops import (
     CROSS_ENTROPY,
     EncoderAndHead,
@@ -22,7 +31,7 @@ from tests.faults.zoo_loops import (
     script_of_classes,
     validate,
 )
-from tests.faults.zoo_parts import classes, mlp
+from tests.faults.zoo_parts import classes, healthy, loader_of, mlp, regression
 
 
 def batches() -> Any:
@@ -284,3 +293,51 @@ def gradient_noise_without_the_gradient() -> Case:
         return network
 
     return replace(plain_regression(), model=model)
+
+
+def by_hand(rate: float) -> Case:
+    """Updates without an optimiser, in a loop that hands out no loss of its own."""
+
+    def fit(model: nn.Module, plan: Plan) -> list[Epoch]:
+        history = []
+        for epoch in range(1, plan.epochs + 1):
+            losses = []
+            for x, y in plan.train:
+                loss = F.mse_loss(model(x), y)
+                plan.on_step(epoch, loss)
+                model.zero_grad()
+                torch.autograd.backward(loss)
+                with torch.no_grad():
+                    for parameter in model.parameters():
+                        assert parameter.grad is not None
+                        parameter.add_(parameter.grad, alpha=-rate)
+                losses.append(loss.item())
+            history.append(Epoch(train=sum(losses) / len(losses)))
+        return history
+
+    return Case(
+        name="updates_by_hand",
+        model=lambda: mlp(8, 32, 1),
+        batch=regression,
+        fit=fit,
+        loader=loader_of(regression),
+        predict=forward,
+        truth=lambda batch: batch[1],
+    )
+
+
+@healthy
+def updates_by_hand() -> Case:
+    return by_hand(0.05)
+
+
+@fault(
+    "L044",
+    says="the mean loss climbs from epoch to epoch",
+    cause="wrong-sign",
+    healthy=updates_by_hand,
+    source=TAXONOMY,
+    within=(by_hand,),
+)
+def updates_by_hand_with_a_plus() -> Case:
+    return by_hand(-0.05)  # planted: updates_by_hand_with_a_plus

@@ -133,13 +133,17 @@ def test_every_case_has_its_own(project: pytest.Pytester, mode: list[str]) -> No
     ]
     assert lines.index(HEAD) == lines.index("case piled") + 1
     report = json.loads((project.path / "out.json").read_text())
-    assert [named["id"] for named in report["diagnosis"]["named"]] == ["C070"]
+    named = {case: entry["named"] for case, entry in report["diagnoses"].items()}
+    assert named["learns"] == []
+    assert [entry["id"] for entry in named["piled"]] == ["C070"]
+    assert "diagnosis" not in report
 
 
-def test_quiet_leaves_it_out(project: pytest.Pytester) -> None:
+def test_quiet_is_one_line_and_the_verdict(project: pytest.Pytester) -> None:
     result = project.runpytest_inprocess("-q", "--ris-case=piled:case", "--ris-select=L011")
-    assert len(section(result)) == 1
-    assert section(result)[0].startswith("NOT READY: L011 not passed; ")
+    head, verdict = section(result)
+    assert head == HEAD
+    assert verdict.startswith("NOT READY: L011 not passed; ")
 
 
 def test_a_green_summary_has_none(project: pytest.Pytester, mode: list[str]) -> None:

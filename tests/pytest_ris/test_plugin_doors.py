@@ -110,11 +110,17 @@ def test_summary_and_report_tell_cases_apart(project: pytest.Pytester, mode: lis
     ]
 
 
-def test_verdict_alone_where_quiet(project: pytest.Pytester) -> None:
+def test_first_cause_and_verdict_where_quiet(project: pytest.Pytester) -> None:
     decorate(project, "tiny.frozen, tiny.learns")
     result = project.runpytest_inprocess("-q", "--ris-select=L009")
     result.stdout.fnmatch_lines(
-        ["=* ris-diag =*", "frozen: NOT READY: *", "learns: 1 pass; *"], consecutive=True
+        [
+            "=* ris-diag =*",
+            "frozen: Diagnosis: C072 *",
+            "frozen: NOT READY: *",
+            "learns: 1 pass; *",
+        ],
+        consecutive=True,
     )
 
 
