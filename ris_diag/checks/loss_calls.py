@@ -10,7 +10,7 @@ from torch import Tensor
 from ris_diag.anatomy import Anatomy, Called, are_probabilities
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context
-from ris_diag.watched import ODD_BATCH, dissected, place_of_loss, watch
+from ris_diag.watched import ODD_BATCH, dissected, models_place, place_of_loss, watch
 
 SMALLEST = 32  # entries from which a range is no chance
 
@@ -112,13 +112,14 @@ def _operands(called: Called) -> tuple[Tensor, Tensor] | None:
     return first, second
 
 
-def _source(called: Called, seen: Anatomy, prediction: Tensor) -> tuple[str, str]:
-    """(" of softmax() in net.4", its place) of what made the prediction."""
+def _source(context: Context, seen: Anatomy, prediction: Tensor) -> tuple[str, str]:
+    """(" of softmax() in net.4", its place and that of the model) of what made the prediction."""
     maker = seen.maker(prediction)
     if maker is None:
         return "", ""
     inside = f" in {maker.module}" if maker.module else ""
-    return f": the output of {maker.name}(){inside}", maker.place
+    places = (maker.place, models_place(context) if inside else "")
+    return f": the output of {maker.name}(){inside}", ", ".join(filter(None, places))
 
 
 def _softmax_twice(called: Called, seen: Anatomy, context: Context) -> Misuse | None:
@@ -130,7 +131,7 @@ def _softmax_twice(called: Called, seen: Anatomy, context: Context) -> Misuse | 
     sums = are_probabilities(prediction, 1, context.limit("max_off_one"))
     if not sums and not (maker is not None and maker.name in ("softmax", "sigmoid")):
         return None
-    source, place = _source(called, seen, prediction)
+    source, place = _source(context, seen, prediction)
     return Misuse(
         sign="normalised-outputs",
         seen="cross_entropy gets probabilities (between 0 and 1"
@@ -151,7 +152,7 @@ def _sigmoid_twice(called: Called, seen: Anatomy, context: Context) -> Misuse | 
     inside = values.numel() >= SMALLEST and bool(((values > 0) & (values < 1)).all())
     if not known and not (inside and float(values.float().std()) > 0.01):
         return None
-    source, place = _source(called, seen, pair[0])
+    source, place = _source(context, seen, pair[0])
     return Misuse(
         sign="normalised-outputs",
         seen=f"{called.name} gets values between 0 and 1 alone{source}; it applies the sigmoid "
