@@ -14,7 +14,7 @@ BY_THE_WAY = 0.3  # how often a cause shows a sign that any flaw may bring about
 # A cause often has several forms, each with some of the signs: what is missing counts less.
 ABSENCE = 0.3
 # What a cause loses of which no sign is there that it is known by.
-NO_SIGNATURE = math.log(0.05)
+NO_SIGNATURE = math.log(0.005)
 SYMPTOMS = frozenset(
     {
         "raises",
