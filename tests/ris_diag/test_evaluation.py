@@ -18,7 +18,7 @@ from tests.faults.evaluation_faults import counted, error, looped, measured, pic
 from tests.faults.mechanics import JUDGED
 from tests.faults.registry import FAULTS, Fault, planted_lines
 from tests.faults.zoo import ZOO
-from tests.faults.zoo_parts import images, validated
+from tests.faults.zoo_parts import images, regression, validated
 
 PLANTED = [fault for fault in FAULTS if fault.plant.__module__ == "tests.faults.evaluation_faults"]
 RANDOM = {"denoising_diffusion", "variational"}  # their losses draw noise, as a metric, too
@@ -95,6 +95,21 @@ def test_higher_is_better_is_said_of_a_likelihood() -> None:
     case = counted(lambda model, batch: -F.cross_entropy(model(batch[0]), batch[1]))
     (message,) = complaints(case)
     assert "higher is better here: give 1 - accuracy, or the negative value" in message
+
+
+def test_errors_cancel_only_where_there_are_some() -> None:
+    def signed(model: nn.Module, batch: Any) -> float:
+        return float((model(batch[0]) - batch[1]).mean().abs())
+
+    (message,) = complaints(measured(signed), "L055")
+    assert "errors cancel each other in the metric" in message
+    assert "error 1 of mean 0" in message
+
+    def alike(split: str, seed: int, size: int) -> tuple[Tensor, Tensor]:
+        x, y = regression(split, seed, size)
+        return x, torch.zeros_like(y)
+
+    assert complaints(replace(measured(), batch=alike), "L055") == []
 
 
 def test_a_smoothed_loss_as_metric_is_right() -> None:
