@@ -103,7 +103,7 @@ class Subject:
         return self._output_in_loss
 
     def _output_in_loss(self, model: nn.Module, batch: Batch) -> Any:
-        """The last output of the model while its loss is computed."""
+        """The first tensor that the model gives while its loss is computed; None without any."""
         from ris_diag.measure import LITMUS_EPOCHS  # it imports this module
 
         outputs: list[Any] = []

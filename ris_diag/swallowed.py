@@ -10,7 +10,11 @@ from ris_diag.context import Subject
 from ris_diag.measure import FIT_BATCH, FIT_BATCHES, LITMUS_EPOCHS, run_fit
 from ris_diag.places import is_users, short_path
 
-ORDINARY = (StopIteration, GeneratorExit, ImportError)  # how Python ends an iteration, asks
+ORDINARY = (
+    StopIteration,
+    GeneratorExit,
+    ImportError,
+)  # ends of iterations, and packages that may be missing
 
 
 def swallowed(subject: Subject) -> Counter[tuple[str, str]]:

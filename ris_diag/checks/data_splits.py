@@ -30,7 +30,6 @@ from ris_diag.stores import store_of
 log = logging.getLogger("ris_diag")
 Rows = dict[str, Tensor]
 
-SEED_LOOKS = 3
 MOST_REPEATED = 0.1
 FEWEST_TWINS = 2
 MOST_SERVED = 8  # batches

@@ -11,7 +11,7 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from ris_diag.case import Batch, Plan, Progress
+from ris_diag.case import Batch, Plan
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context, Subject
 from ris_diag.graph import map_leaves
@@ -222,6 +222,3 @@ def doubled(batch: Batch, size: int) -> Batch:
         return torch.cat([leaf, leaf]) if whole else leaf
 
     return map_leaves(batch, twice)
-
-
-PROGRESS = Progress(epoch=LITMUS_STEPS, epochs=LITMUS_EPOCHS)

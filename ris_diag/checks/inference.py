@@ -152,19 +152,19 @@ def prediction_fits_truth(context: Context) -> None:
     differing = sum(a != b for a, b in zip_longest(reversed(got), reversed(wanted)))
     if not numbers or differing <= context.limit("max_differing"):
         return
-    if _broadcast(got, wanted) == got:
+    if broadcast_shape(got, wanted) == got:
         context.say(f"not judged: a truth {wanted} stands beside several outputs {got}")
         return
     context.problem(
         f"the prediction is {got} and the truth {wanted} for {SIZE} samples (limit 0 dimensions "
-        "that differ)" + (": they broadcast" if _broadcast(got, wanted) is not None else ""),
+        "that differ)" + (": they broadcast" if broadcast_shape(got, wanted) is not None else ""),
         sign="shapes-differ",
         place=where(truth_of),
         next_step="give both one shape, with squeeze(-1) or unsqueeze(-1) on one of them",
     )
 
 
-def _broadcast(a: list[int], b: list[int]) -> list[int] | None:
+def broadcast_shape(a: list[int], b: list[int]) -> list[int] | None:
     """The shape of both together; None where there is none."""
     try:
         return list(torch.broadcast_shapes(a, b))  # type: ignore[no-untyped-call]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ris_diag.anatomy import Anatomy, Called, are_probabilities
 from ris_diag.check import Threshold, check
+from ris_diag.checks.inference import broadcast_shape
 from ris_diag.context import Context
 from ris_diag.watched import ODD_BATCH, dissected, models_place, place_of_loss, watch
 
@@ -307,9 +308,8 @@ def _broadcast(called: Called, seen: Anatomy, context: Context) -> Misuse | None
     prediction, label = pair
     if not prediction.ndim or not label.ndim:
         return None
-    try:
-        shape = torch.broadcast_shapes(prediction.shape, label.shape)  # type: ignore[no-untyped-call]
-    except RuntimeError:
+    shape = broadcast_shape(list(prediction.shape), list(label.shape))
+    if shape is None:
         return None
     grown = math.prod(shape) > max(prediction.numel(), label.numel())
     rows = {len(prediction), len(label)} == {max(len(prediction), len(label))}
@@ -318,7 +318,7 @@ def _broadcast(called: Called, seen: Anatomy, context: Context) -> Misuse | None
     return Misuse(
         sign="shapes-broadcast",
         seen=f"{called.name}: the prediction {list(prediction.shape)} and the label "
-        f"{list(label.shape)} broadcast to {list(shape)}: every prediction is compared with every "
+        f"{list(label.shape)} broadcast to {shape}: every prediction is compared with every "
         "label",
         next_step="give both one shape, with squeeze(-1) or unsqueeze(-1) on one of them",
     )
