@@ -136,9 +136,10 @@ RESHAPES = frozenset({
     "expand_as", "getitem",
 })
 FLAT = frozenset({"round", "floor", "ceil", "trunc", "sign", "heaviside", "fix"})
-# Infinities on purpose, and gradients that are read: backward made them.
+# Infinities on purpose, gradients that are read (backward made them), memory not written to yet.
 PLACED = frozenset({
     "masked_fill", "full", "tensor", "full_like", "where", "triu", "tril", "fill_", "grad",
+    "empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided",
 })
 # fmt: on
 SWALLOWED = 10.0  # times the largest value, a constant leaves nothing of it

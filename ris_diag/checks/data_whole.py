@@ -7,12 +7,23 @@ from torch import Tensor
 
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context
+from ris_diag.dependence import features
 from ris_diag.measure import listed
-from ris_diag.samples import not_judged, numbers_of, place_of_samples, roles, sources, splits_apart
+from ris_diag.samples import (
+    Samples,
+    is_continuous,
+    not_judged,
+    numbers_of,
+    place_of_samples,
+    roles,
+    sources,
+    splits_apart,
+)
 
 FEWEST = 16
 MOST_COLUMNS = 16
 FEWEST_PILED = 8
+FEWEST_WHOLE = 5  # different ones; fewer are classes or the steps of a scale
 NEAR, CROWDED = 0.01, 0.05  # of the range; of the other values
 EXACT = (torch.float32, torch.float64)
 
@@ -23,7 +34,9 @@ EXACT = (torch.float32, torch.float64)
     title="Labels are not cut off at a value, nor rounded",
     what="Looks for a value at an end of the range that many labels of a continuous kind share "
     "exactly, and compares the splits: labels that end where the other split's go on, whole "
-    "numbers where the other's have fractions. Where the splits agree, a pile at the smallest "
+    "numbers where the other's have fractions, or whole numbers of both signs that a straight line "
+    "through continuous inputs foretells better than differences of counts can be foretold (their "
+    "variance is at least the size of their mean). Where the splits agree, a pile at the smallest "
     "value alone or at 0 (amounts are often nothing), shares between 0 and 1, a function that "
     "saturates, and discrete values are left alone.",
     why="A forgotten clamp or an integer type changes a part of the labels only: training and "
@@ -67,14 +80,16 @@ def labels_are_whole(context: Context) -> None:
                     reference,
                 )
             ]
+            if split == "train" and not wrong:
+                wrong = _lost_fractions(samples, known.inputs, columns, context.limit("max_share"))
             context.measure(**{f"{split} {name}": len(wrong)})
             if wrong:
                 context.problem(
-                    f"{split} {name}: {listed(wrong, 2)} (limit {context.limit('max_share'):.0%})",
+                    f"{split} {name}: {listed(wrong, 2)}",
                     sign="labels-truncated",
                     place=place_of_samples(subject, split),
                     next_step="look for clamp, min, max, integer types and rounding where the "
-                    "labels are made",
+                    "labels are made; Case.exempt is for labels that are so by nature",
                 )
     if not judged:
         not_judged(context, "no label is a few real numbers a sample")
@@ -129,7 +144,46 @@ def _cut(
         )
         if beyond > limit or not (bounded or saturates or amounts):
             further = f", where {beyond:.0%} of {reference} go on" if beyond > limit else ""
-            found.append(f"{share:.0%} are exactly {float(end):.4g}, the {name} value{further}")
+            found.append(
+                f"{share:.0%} are exactly {float(end):.4g}, the {name} value{further} "
+                f"(limit {limit:.0%})"
+            )
+    return found
+
+
+def _lost_fractions(
+    samples: Samples, inputs: tuple[str, ...], labels: Tensor, limit: float
+) -> list[str]:
+    """Whole numbers [B, C] that were real ones before, in words.
+
+    Counts have at least the variance of their mean (Poisson; Skellam for differences), so does
+    what is left of them after the best guess.
+    """
+    entered = {name: t for name, t in samples.of(inputs).items() if len(t) == len(labels)}
+    if not entered or not all(is_continuous(t) for t in entered.values()):
+        return []
+    columns = features(entered)
+    half = len(labels) // 2
+    if 2 * columns.shape[1] > half:
+        return []
+    ones = torch.ones(len(columns), 1, dtype=columns.dtype)
+    columns = torch.cat([columns, ones], 1)
+    found = []
+    for number in range(labels.shape[1]):
+        y = labels[:, number]
+        ends = torch.stack([y == y.min(), y == y.max()]).double().mean(1)
+        signed = bool(y.min() < 0 < y.max())
+        if not _whole(y) or not signed or len(torch.unique(y)) < FEWEST_WHOLE or ends.max() > limit:
+            continue
+        guess = columns[half:] @ torch.linalg.lstsq(columns[:half], y[:half, None]).solution
+        left = float((y[half:, None] - guess).square().mean())
+        size = float(guess.abs().mean())
+        if left < size:
+            found.append(
+                f"all are whole numbers, {int(y.min())} to {int(y.max())}, yet a straight line "
+                f"through the inputs leaves a variance of {left:.2g}, where differences of counts "
+                f"of that size have at least {size:.2g}: their fractions seem to be lost"
+            )
     return found
 
 

@@ -647,3 +647,26 @@ def residuals_of_an_equation() -> Case:
     return Case(
         name="equation", model=lambda: mlp(1, 32, 1), batch=data, loss=loss, optimizer=adam(1e-2)
     )
+
+
+@odd
+def differences_of_goals() -> Case:
+    def data(split: str, seed: int, size: int) -> Pair:
+        source = generator(split, seed)
+        x = torch.randn(size, 8, generator=source)
+        home, away = (x @ fixed(8, 2)).exp().clamp(max=6).T
+        goals = torch.poisson(home, generator=source) - torch.poisson(away, generator=source)
+        return x, goals[:, None]
+
+    return regressor(data)
+
+
+@odd
+def agreement_on_a_scale() -> Case:
+    """From -2 to 2, well foretold: five answers, the ends as good as the others."""
+
+    def data(split: str, seed: int, size: int) -> Pair:
+        x = torch.randn(size, 8, generator=generator(split, seed))
+        return x, (2 * (x @ fixed(8, 1)) / fixed(8, 1).norm()).round().clamp(-2, 2)
+
+    return regressor(data)

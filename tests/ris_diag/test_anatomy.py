@@ -2,7 +2,7 @@
 
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pytest
@@ -188,6 +188,22 @@ def test_infinities_that_are_put_somewhere_on_purpose_are_not() -> None:
     bad = torch.full((5, 2), float("nan"))
     with dissect() as seen:
         (bad + 1).sum()  # its input isn't finite
+    assert seen.broken == []
+
+
+@pytest.fixture
+def unwritten_is_nan() -> Iterator[None]:
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(before)
+
+
+@pytest.mark.usefixtures("unwritten_is_nan")
+def test_memory_that_nothing_was_written_to_yet_is_not() -> None:
+    with dissect() as seen:
+        assert torch.empty(2).isnan().all()
+        torch.empty_like(X), X.new_empty(2), torch.empty_strided((2,), (1,))
     assert seen.broken == []
 
 

@@ -25,6 +25,7 @@ from ris_diag.samples import (
 )
 from tests.faults.data_healthy import ODD
 from tests.faults.healthy import small
+from tests.faults.plant_data import labels_pass_through_whole_numbers
 from tests.faults.zoo import ZOO
 from tests.faults.zoo_parts import adam, classes, generator, mlp, regression, supervised
 
@@ -241,6 +242,14 @@ def test_raw_inputs_that_the_loss_scales_are_at_the_loss() -> None:
     case = Case(name="scaled", model=lambda: mlp(8, 8, 1), batch=regression, loss=loss)
     line = loss.__code__.co_firstlineno
     assert f"Place: tests/ris_diag/test_data.py:{line}" in messages(case, "D003")
+
+
+def test_labels_that_lost_their_fractions_in_every_split_are_found() -> None:
+    assert (
+        "train batch[1]: all are whole numbers, -4 to 4, yet a straight line through the inputs "
+        "leaves a variance of 0.23, where differences of counts of that size have at least 0.85: "
+        "their fractions seem to be lost."
+    ) in messages(labels_pass_through_whole_numbers(), "D005")
 
 
 def test_splits_in_different_units_are_named_by_feature() -> None:
