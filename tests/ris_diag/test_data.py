@@ -248,7 +248,7 @@ def test_labels_that_lost_their_fractions_in_every_split_are_found() -> None:
     assert (
         "train batch[1]: all are whole numbers, -4 to 4, yet a straight line through the inputs "
         "leaves a variance of 0.23, where differences of counts of that size have at least 0.85: "
-        "their fractions seem to be lost."
+        "their fractions seem to be lost"
     ) in messages(labels_pass_through_whole_numbers(), "D005")
 
 
