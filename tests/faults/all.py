@@ -8,6 +8,7 @@ from tests.faults import (  # noqa: F401  # each enters its faults
     mechanics,
     oracle_faults,
     plant_data,
+    plant_device,
     plant_evaluation,
     plant_loop,
     plant_loss,
