@@ -92,10 +92,9 @@ WAITS = frozenset({
     "equal", "allclose", "is_nonzero", "__bool__", "__float__", "__int__", "__index__",
     "__format__", "__repr__", "__contains__", "cpu",
 })
-# Copies between devices, and lengths that belong on the CPU.
-CROSSING = frozenset({
-    "copy_", "set_", "_foreach_copy_", "_pack_padded_sequence", "_ctc_loss", "_ctc_loss_backward",
-})
+COPIES = frozenset({"copy_", "set_", "_foreach_copy_"})
+# Operations that want lengths on the CPU, and how many of their outputs stand on the device.
+LENGTHS = {"_pack_padded_sequence": 1, "_ctc_loss": 2, "_ctc_loss_backward": 1}
 INDEXING = frozenset({"index", "index_put", "index_put_", "_index_put_impl_"})
 # fmt: on
 
@@ -136,8 +135,10 @@ class _Functions(TorchFunctionMode):
         name = _name(func)
         first = args[0] if args and isinstance(args[0], Tensor) else None
         marked = first is not None and bool(self.there.of(first))
-        if name in ("device", "is_cuda", "is_cpu", "get_device") and len(args) == 1:
+        if first is not None and name in ("device", "is_cuda", "is_cpu", "get_device"):
             return self._answer(name, marked, func(*args))
+        if func is torch.device:
+            return func(*args, **kwargs)
         backward = name in ("backward", "grad") and not _is_property(func)
         self.forward &= not backward
         if marked:
@@ -226,6 +227,8 @@ class _Functions(TorchFunctionMode):
         origin, place = self.origin_of(host), calling_place()
         if id(origin) in self.met or not (place or (origin.call and origin.call.place)):
             return
+        if any(name == "ctc_loss" for name, _ in self.names):  # divides by its lengths
+            return
         self.met.add(id(origin))
         name = self.names[-1][0] if self.names else operation
         self.seen.meetings.append(
@@ -263,9 +266,9 @@ class _Dispatched(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         there = [bool(functions.there.of(t)) for t in given]
         result = func(*args, **(kwargs or {}))
-        if name in CROSSING:
+        if name in COPIES:
             return result
-        made = tensors_in(result)
+        made = tensors_in(result)[: LENGTHS.get(name)]
         # What PyTorch makes inside of a call, or of a derivative, it makes where the tensors are.
         within = bool(functions.names) and functions.names[-1][1]
         if not any(there) and not (within and not given):
@@ -274,7 +277,7 @@ class _Dispatched(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for number, tensor in enumerate(given):
             # A scalar of the CPU goes anywhere, unless it is what is written to.
             written = number == 0 and func._schema.is_mutable
-            if not there[number] and (tensor.ndim or written):
+            if not there[number] and (tensor.ndim or written) and name not in LENGTHS:
                 functions.meet(name, tensor, index=name in INDEXING and number > 0)
         for tensor in made:
             functions.there.put(tensor, True)
