@@ -7,15 +7,12 @@ is marked, too, and what meets them without a mark would be an error on a real o
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from typing import Any, Self
 from unittest.mock import patch
 
 import torch
-from torch import Tensor, UntypedStorage
-from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
+from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -23,67 +20,17 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from ris_diag.graph import tensors_in
 from ris_diag.places import calling_place, calling_text, direct_place, made_by_toolkit
+from ris_diag.standing import (
+    PARAMETER,
+    Call,
+    Marks,
+    Meeting,
+    Origin,
+    Pretended,
+    share_memory,
+)
 
 DEVICE = torch.device("cuda", 0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Call:
-    """A call of the user's code: name of the function, file:line."""
-
-    name: str
-    place: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Origin:
-    """Where a tensor of the CPU begins.
-
-    Attributes:
-        call: that made it; None if it was there before.
-        tensor: as it was then.
-        stage: in which it was made, see `Pretended`.
-    """
-
-    call: Call | None
-    tensor: Tensor
-    stage: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Meeting:
-    """An operation on tensors of both devices.
-
-    Attributes:
-        operation: its name and place.
-        origin: of the one on the CPU. shape: as it is now.
-        index: whether it only picks entries: that works, and waits for a copy.
-    """
-
-    operation: Call
-    origin: Origin
-    shape: tuple[int, ...]
-    index: bool
-
-
-@dataclass
-class Pretended:
-    """What was seen.
-
-    Attributes:
-        meetings: the first of everything that stood on the CPU.
-        waits: calls that wait for a value from the device, between the first call of a module in a
-            step and its backward pass.
-        refused: conversions that NumPy refuses on CUDA.
-        draws: on the device, from a generator of the CPU.
-        stage: what is being done, to be said by who does it.
-    """
-
-    meetings: list[Meeting] = field(default_factory=list)
-    waits: list[Call] = field(default_factory=list)
-    refused: list[Call] = field(default_factory=list)
-    draws: list[Call] = field(default_factory=list)
-    stage: str = ""
 
 
 # fmt: off
@@ -93,25 +40,11 @@ WAITS = frozenset({
     "__format__", "__repr__", "__contains__", "cpu",
 })
 COPIES = frozenset({"copy_", "set_", "_foreach_copy_"})
-# Operations that want lengths on the CPU, and how many of their outputs stand on the device.
+# Operations that want lengths on the CPU (ctc_loss divides by them, too), and how many of their
+# outputs stand on the device.
 LENGTHS = {"_pack_padded_sequence": 1, "_ctc_loss": 2, "_ctc_loss_backward": 1}
 INDEXING = frozenset({"index", "index_put", "index_put_", "_index_put_impl_"})
 # fmt: on
-
-
-class _Marks:
-    """Storages with something known about each, forgotten with the storage."""
-
-    def __init__(self) -> None:
-        self._held: dict[int, tuple[StorageWeakRef, Any]] = {}
-
-    def put(self, tensor: Tensor, value: Any) -> None:
-        storage = _storage(tensor)
-        self._held[storage._cdata] = (StorageWeakRef(storage), value)  # type: ignore[no-untyped-call]
-
-    def of(self, tensor: Tensor) -> Any:
-        reference, value = self._held.get(_storage(tensor)._cdata, (None, None))
-        return value if reference is not None and not reference.expired() else None  # type: ignore[no-untyped-call]
 
 
 class _Functions(TorchFunctionMode):
@@ -120,8 +53,8 @@ class _Functions(TorchFunctionMode):
     def __init__(self, seen: Pretended) -> None:
         super().__init__()
         self.seen = seen
-        self.there = _Marks()  # True: on the device
-        self.origins = _Marks()
+        self.there = Marks()  # True: on the device
+        self.origins = Marks()
         self.names: list[tuple[str, bool]] = []  # of the calls that run: on tensors of the device?
         self.met: set[int] = set()
         self.forward = False
@@ -187,7 +120,7 @@ class _Functions(TorchFunctionMode):
         """The result where it shall stand; a tensor that moves is copied."""
         if not isinstance(result, Tensor) or (first is not None and marked == target):
             return result
-        if first is not None and _same_storage(result, first):
+        if first is not None and share_memory(result, first):
             result = result.clone()
         self.there.put(result, target)
         if not target:
@@ -227,8 +160,6 @@ class _Functions(TorchFunctionMode):
         origin, place = self.origin_of(host), calling_place()
         if id(origin) in self.met or not (place or (origin.call and origin.call.place)):
             return
-        if any(name == "ctc_loss" for name, _ in self.names):  # divides by its lengths
-            return
         self.met.add(id(origin))
         name = self.names[-1][0] if self.names else operation
         self.seen.meetings.append(
@@ -243,8 +174,9 @@ class _Functions(TorchFunctionMode):
     def origin_of(self, host: Tensor) -> Origin:
         """Where a tensor of the CPU begins: itself, if nothing made it under these eyes."""
         known: Origin | None = self.origins.of(host)
-        if known is None:
-            known = Origin(call=None, tensor=host, stage="")
+        weight = isinstance(host, nn.Parameter)
+        if known is None or (weight and known.stage != PARAMETER):
+            known = Origin(call=None, tensor=host, stage=PARAMETER if weight else "")
             self.origins.put(host, known)
         return known
 
@@ -270,14 +202,14 @@ class _Dispatched(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return result
         made = tensors_in(result)[: LENGTHS.get(name)]
         # What PyTorch makes inside of a call, or of a derivative, it makes where the tensors are.
-        within = bool(functions.names) and functions.names[-1][1]
-        if not any(there) and not (within and not given):
+        caller, within = functions.names[-1] if functions.names else ("", False)
+        if not any(there) and not (within and (not given or caller == "ctc_loss")):
             self._remember(name, given, made)
             return result
-        for number, tensor in enumerate(given):
+        for number, tensor in enumerate(given if any(there) and name not in LENGTHS else ()):
             # A scalar of the CPU goes anywhere, unless it is what is written to.
             written = number == 0 and func._schema.is_mutable
-            if not there[number] and (tensor.ndim or written) and name not in LENGTHS:
+            if not there[number] and (tensor.ndim or written):
                 functions.meet(name, tensor, index=name in INDEXING and number > 0)
         for tensor in made:
             functions.there.put(tensor, True)
@@ -339,22 +271,6 @@ def pretended() -> Iterator[Pretended]:
         stack.enter_context(_Dispatched(functions))
         stack.enter_context(functions)
         yield seen
-
-
-def _storage(tensor: Tensor) -> UntypedStorage:
-    while is_functorch_wrapped_tensor(tensor):
-        tensor = get_unwrapped(tensor)
-    with torch._C.DisableTorchFunction():
-        if tensor.layout == torch.sparse_coo:
-            tensor = tensor._values()
-        elif tensor.layout != torch.strided:
-            tensor = tensor.values()
-        return tensor.untyped_storage()
-
-
-def _same_storage(one: Tensor, other: Tensor) -> bool:
-    same: bool = _storage(one)._cdata == _storage(other)._cdata
-    return same
 
 
 def _on_cpu(value: Any) -> Any:

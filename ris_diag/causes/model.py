@@ -30,7 +30,7 @@ cause(
     "parameter-not-registered",
     area="model",
     title="Parameters on which the loss depends are not the model's",
-    looks={"parameters-are-registered": ALWAYS},
+    looks={"parameters-are-registered": ALWAYS, "module-not-moved": MOSTLY},
     silent="forward() works; state_dict(), to() and parameters() pass them over.",
     repair="Keep layers in nn.ModuleList or nn.ModuleDict, tensors in nn.Parameter.",
     reference="Silent Bugs in Deep Learning Frameworks (Tambon et al., 2023)",

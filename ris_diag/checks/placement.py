@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from ris_diag.case import Plan, Progress
 from ris_diag.check import Threshold, check
-from ris_diag.context import Context, Subject, to_device
+from ris_diag.context import Context, Subject
 from ris_diag.graph import tensors_in
 from ris_diag.measure import accumulation, captured_output
 from ris_diag.places import place_of, where
-from ris_diag.pretence import DEVICE, Meeting, Pretended, pretended
+from ris_diag.pretence import DEVICE, pretended
 from ris_diag.samples import named_tensors, not_judged
+from ris_diag.standing import PARAMETER, Meeting, Pretended
 from ris_diag.watched import ODD_BATCH, place_of_loss
 
 EPOCHS = 2
@@ -63,22 +64,21 @@ def audit(subject: Subject) -> Audit | None:
 
 def _audit(subject: Subject) -> Audit | None:
     case = subject.case
-    if case.loss is None and not case.offers("loop"):
+    if case.model is None or (case.loss is None and not case.offers("loop")):
         return None
-    here = Subject(case, torch.device("cpu"), subject.seed)
     there = Subject(case, DEVICE, subject.seed)
     stopped, batches = "", []
     with captured_output(), warnings.catch_warnings(), pretended() as seen:
         warnings.simplefilter("ignore")  # of autocast and GradScaler, which look for CUDA
         seen.stage = MODEL
-        model = here.model()
+        model = case.model()
         with _given_back(model):
             try:
                 model.to(DEVICE)
                 count, seen.stage = accumulation(subject), BATCH
-                batches = [here.batch("train", ODD_BATCH, offset=k) for k in range(count)]
+                batches = [there.batch("train", ODD_BATCH, offset=k) for k in range(count)]
                 seen.stage = STEP
-                _train(there, model, [to_device(batch, DEVICE) for batch in batches])
+                _train(there, model, batches)
             except Exception as error:  # noqa: BLE001  # what the code under test raises there
                 stopped = f"{type(error).__name__} at {place_of(error)}: {error}"
     return Audit(seen=seen, model=model, batches=batches, stopped=stopped)
@@ -171,8 +171,8 @@ def step_runs_through(context: Context) -> None:
     if len(waits) > limit:
         shown = ", ".join(f"{call.name} at {call.place}" for call in waits)
         context.problem(
-            f"{len(waits)} calls between forward and backward would wait for the GPU in every "
-            f"step: {shown} (limit {limit:g})",
+            f"{len(waits)} place{'s' if len(waits) > 1 else ''} between forward and backward would "
+            f"wait for the GPU in every step: {shown} (limit {limit:g})",
             place=waits[0].place,
             next_step="keep the value a tensor (torch.where, a mask as a factor) or fetch it "
             "behind the backward pass; Case.exempt is for what has to wait",
@@ -204,7 +204,7 @@ def _stayed(found: Audit, meeting: Meeting) -> tuple[str, str, str]:
     origin, shape = meeting.origin, list(meeting.shape)
     call, met = origin.call, meeting.operation.place
     made, place = ("", met) if call is None else (f" made by {call.name}()", call.place or met)
-    if isinstance(origin.tensor, nn.Parameter):
+    if origin.stage == PARAMETER:
         return "module-not-moved", f"a parameter {shape} outside of the model", met
     if meeting.index:
         return "index-on-cpu", f"an index {shape} on the CPU{made}", place

@@ -133,7 +133,7 @@ def main() -> int:
         if not wanted.healthy:
             names = [fault.name for fault in ALL_FAULTS if wanted.only in fault.name]
             answers = list(pool.map(_fault_job, [(name, wanted.quick) for name in names]))
-            missed += _show_faults(answers)
+            missed += _show_faults(answers) if answers else []
         if not wanted.faults:
             jobs = [
                 (name, seed, wanted.quick)

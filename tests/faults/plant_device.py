@@ -291,9 +291,8 @@ def window_from_numpy() -> Case:
             self.network = mlp(8, 32, 1)
 
         def forward(self, x: Tensor) -> Tensor:
-            output: Tensor = self.network(
-                x * torch.from_numpy(window)
-            )  # planted: window_from_numpy
+            window_of_x = torch.from_numpy(window)  # planted: window_from_numpy
+            output: Tensor = self.network(x * window_of_x)
             return output
 
     return regressor(Windowed)
@@ -407,9 +406,8 @@ def features_in_another_order() -> Case:
             self.network = mlp(8, 32, 1)
 
         def forward(self, x: Tensor) -> Tensor:
-            output: Tensor = self.network(
-                x[:, torch.arange(7, -1, -1)]
-            )  # planted: features_in_another_order
+            order = torch.arange(7, -1, -1)  # planted: features_in_another_order
+            output: Tensor = self.network(x[:, order])
             return output
 
     return regressor(Reordered)

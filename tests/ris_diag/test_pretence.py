@@ -13,7 +13,8 @@ from torch.overrides import _get_current_function_mode
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils.checkpoint import checkpoint
 
-from ris_diag.pretence import DEVICE, Pretended, pretended
+from ris_diag.pretence import DEVICE, pretended
+from ris_diag.standing import Pretended
 from tests.ris_diag.lines import line_of
 
 
