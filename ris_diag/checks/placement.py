@@ -17,7 +17,7 @@ from ris_diag.measure import accumulation, captured_output
 from ris_diag.places import place_of, where
 from ris_diag.pretence import DEVICE, pretended
 from ris_diag.samples import named_tensors, not_judged
-from ris_diag.standing import PARAMETER, Meeting, Pretended
+from ris_diag.standing import PARAMETER, Call, Meeting, Pretended
 from ris_diag.watched import ODD_BATCH, place_of_loss
 
 EPOCHS = 2
@@ -121,22 +121,34 @@ def _given_back(model: nn.Module) -> Iterator[None]:
     sources=("PyTorch: CUDA semantics, operations between devices",),
     needs=("model", "batch"),
     signs=tuple(NEXT),
+    thresholds=(
+        Threshold(
+            name="max_places",
+            value=0,
+            unit="places",
+            why="on a GPU each of them is an error, or a copy in every step",
+        ),
+    ),
 )
 def one_device(context: Context) -> None:
     found = audit(context.subject)
     if found is None:
         return not_judged(context, "neither Case.loss nor a loop")
     seen = found.seen
-    context.measure(meetings=len(seen.meetings), refused=len(seen.refused), draws=len(seen.draws))
-    found_at = dict.fromkeys(_described(found, meeting) for meeting in seen.meetings)
-    for sign, cause, place in found_at:
-        _report(context, sign, cause, place)
-    for call in seen.refused:
-        cause = f"{call.name} of a tensor on CUDA: an error on a GPU"
-        _report(context, "cuda-tensor-to-numpy", cause, call.place)
-    for call in seen.draws:
-        cause = f"{call.name} draws on CUDA from a generator of the CPU: an error on a GPU"
-        _report(context, "generator-on-cpu", cause, call.place)
+    places = [
+        *(_described(found, meeting) for meeting in seen.meetings),
+        *(_refused(call) for call in seen.refused),
+        *(_drawn(call) for call in seen.draws),
+    ]
+    problems = list(dict.fromkeys(places))  # each step shows them again
+    context.measure(places=len(problems))
+    for sign, cause, place in problems if len(problems) > context.limit("max_places") else ():
+        context.problem(
+            cause,
+            sign=sign,
+            place=place or place_of_loss(context.subject),
+            next_step=NEXT[sign] + ON_CPU,
+        )
     return _said(context, found)
 
 
@@ -180,9 +192,14 @@ def step_runs_through(context: Context) -> None:
     return _said(context, found)
 
 
-def _report(context: Context, sign: str, cause: str, place: str) -> None:
-    place = place or place_of_loss(context.subject)
-    context.problem(cause, sign=sign, place=place, next_step=NEXT[sign] + ON_CPU)
+def _refused(call: Call) -> tuple[str, str, str]:
+    cause = f"{call.name} of a tensor on CUDA: an error on a GPU"
+    return "cuda-tensor-to-numpy", cause, call.place
+
+
+def _drawn(call: Call) -> tuple[str, str, str]:
+    cause = f"{call.name} draws on CUDA from a generator of the CPU: an error on a GPU"
+    return "generator-on-cpu", cause, call.place
 
 
 def _said(context: Context, found: Audit) -> None:
