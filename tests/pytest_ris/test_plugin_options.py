@@ -92,7 +92,7 @@ def test_json_holds_all_results(project: pytest.Pytester, mode: list[str]) -> No
         skipped=counts["skip"] - 1,
         xfailed=1,
     )
-    assert report["schema"] == 2
+    assert report["schema"] == 3
     assert report["case"] == "known"
     assert report["device"] == "cpu"
     assert report["ok"] is False
