@@ -7,14 +7,14 @@ import pytest
 
 from pytest_ris.errors import usage_errors
 
-DEVICE = "ris_device"
+CHECK, DEVICE = "ris_check", "ris_device"
 CUDA = "cuda"
 MARKER = f"{CUDA}: needs a GPU; skipped unless --gpu or --ris-device asks for one"
 REASON = "for CUDA: run with --gpu"
 
 
 def asked_devices(config: pytest.Config) -> list[str]:
-    """The devices to run on, as asked for; the command line wins over the ini file.
+    """The devices that were asked for, none by default; the command line wins over the ini file.
 
     Raises:
         pytest.UsageError: an unknown device, one twice, --gpu beside devices without a GPU.
@@ -27,7 +27,7 @@ def asked_devices(config: pytest.Config) -> list[str]:
             return _agreed(given, gpu, flag, option)
         if gpu:
             return [CUDA]
-    return ["cpu"]
+    return []
 
 
 def _agreed(given: Iterable[str], gpu: bool, flag: str, option: str) -> list[str]:
@@ -74,10 +74,7 @@ def worker_number(config: pytest.Config) -> int | None:
 
 
 def labelled(metafunc: pytest.Metafunc, names: list[str]) -> dict[str, str]:
-    """The devices that a test runs on, each with its part of the test id.
-
-    A test for CUDA runs on GPUs alone.
-    """
+    """The devices that a test runs on, each with its part of the id: GPUs for one for CUDA."""
     from ris_diag.devices import is_cuda, label
 
     if is_for_cuda(metafunc.definition):
@@ -85,22 +82,29 @@ def labelled(metafunc: pytest.Metafunc, names: list[str]) -> dict[str, str]:
     return {name: label(name) for name in names}
 
 
-def parametrize_devices(metafunc: pytest.Metafunc, names: list[str]) -> None:
-    """One test a device, if the test takes `ris_device` and doesn't say itself which."""
-    said = {
-        name for mark in metafunc.definition.iter_markers("parametrize") for name in _names(mark)
-    }
-    if DEVICE in metafunc.fixturenames and DEVICE not in said:
-        found = labelled(metafunc, names)
+def parametrize_devices(metafunc: pytest.Metafunc, asked: list[str]) -> None:
+    """One test a device, if the test takes `ris_device` and doesn't say itself which.
+
+    Where nobody asked for a device, a test of the user's own stays as it is: a parameter of the
+    whole session would move it away from the tests beside it.
+    """
+    taken = metafunc.fixturenames
+    if DEVICE not in taken or _says_itself(metafunc.definition):
+        return
+    if asked or CHECK in taken or is_for_cuda(metafunc.definition):
+        found = labelled(metafunc, asked or ["cpu"])
         metafunc.parametrize(
             DEVICE, list(found), ids=list(found.values()), indirect=True, scope="session"
         )
 
 
-def _names(mark: pytest.Mark) -> list[str]:
-    """What a mark `parametrize` sets."""
-    names = mark.args[0] if mark.args else mark.kwargs["argnames"]
-    return [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
+def _says_itself(test: pytest.Item) -> bool:
+    """Whether a test has a mark `parametrize` for the device."""
+    for mark in test.iter_markers("parametrize"):
+        names = mark.args[0] if mark.args else mark.kwargs["argnames"]
+        if DEVICE in (re.split(r"[,\s]+", names) if isinstance(names, str) else names):
+            return True
+    return False
 
 
 def is_for_cuda(item: pytest.Item) -> bool:

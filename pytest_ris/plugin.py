@@ -63,20 +63,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         except pytest.UsageError as error:
             ris.refusals.append(str(error))
         return
-    if "ris_check" in metafunc.fixturenames:
+    if devices.CHECK in metafunc.fixturenames:
         params = [
             pytest.param(
                 check.id, id=f"{check.id}-{check.slug}", marks=getattr(pytest.mark, check.family)
             )
             for check in ris.checks()
         ]
-        metafunc.parametrize("ris_check", params, indirect=True, scope="session")
-    devices.parametrize_devices(metafunc, ris.devices)
+        metafunc.parametrize(devices.CHECK, params, indirect=True, scope="session")
+    devices.parametrize_devices(metafunc, ris.asked)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip tests for CUDA where nobody asked for it."""
-    if not config.stash[KEY].has_cuda:
+    if config.stash[KEY].devices == ["cpu"]:
         devices.skip_for_cuda(items)
 
 
@@ -122,7 +122,7 @@ def ris_case(pytestconfig: pytest.Config) -> "Case":
 
 @pytest.fixture(scope="session")
 def ris_device(request: pytest.FixtureRequest) -> str:
-    """Name of the torch device to run on: "cpu", "cuda:0"; one test a device asked for.
+    """Name of the torch device to run on, "cpu", "cuda:0": a test runs once on each asked for.
 
     Under xdist, --gpu gives each worker a GPU of its own, as far as there are enough.
     """

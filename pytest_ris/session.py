@@ -29,7 +29,7 @@ class RisSession:
         self.skipped_for_cuda = 0
         self.refusals: list[str] = []
         self.item: pytest.Item | None = None
-        self.devices = ["cpu"]
+        self.asked: list[str] = []
         self._numbered: dict[str, str] = {}
         self._runners: dict[tuple[int, str], Runner] = {}
         self._loaded: Case | None = None
@@ -42,8 +42,8 @@ class RisSession:
             pytest.UsageError: wrong devices, no CUDA where it was asked for, unknown check, none
                 left, bad seed, bad target, no folder for --ris-json.
         """
-        self.devices = asked_devices(self.config)
-        self._numbered = resolved(self.config, self.devices)
+        self.asked = asked_devices(self.config)
+        self._numbered = resolved(self.config, self.asked)
         seed_of(self.config)
         path = value_of(self.config, "ris_json")
         if path and (not Path(path).parent.is_dir() or Path(path).is_dir()):
@@ -56,9 +56,9 @@ class RisSession:
                 self.case_by_target()
 
     @property
-    def has_cuda(self) -> bool:
-        """Whether a GPU was asked for."""
-        return self.devices != ["cpu"]
+    def devices(self) -> list[str]:
+        """Those that were asked for, else the CPU."""
+        return self.asked or ["cpu"]
 
     def place_of(self, device: str) -> str:
         """The device with its number: that of the GPU which this process takes."""
