@@ -10,6 +10,7 @@ from pytest_ris.errors import usage_errors
 CHECK, DEVICE = "ris_check", "ris_device"
 CUDA = "cuda"
 MARKER = f"{CUDA}: needs a GPU; skipped unless --gpu or --ris-device asks for one"
+_MARKED = re.compile(rf"{CUDA}\b")
 REASON = "for CUDA: run with --gpu"
 
 
@@ -43,25 +44,20 @@ def _agreed(given: Iterable[str], gpu: bool, flag: str, option: str) -> list[str
 
 
 def resolved(config: pytest.Config, names: Iterable[str]) -> dict[str, str]:
-    """Each device asked for, with the number of the GPU that this process takes.
+    """Each GPU asked for, with the number of the one that this process takes.
 
     Raises:
-        pytest.UsageError: CUDA isn't there.
+        pytest.UsageError: it isn't there.
     """
-    found: dict[str, str] = {}
-    for name in names:
-        if name == "cpu":
-            found[name] = name
-            continue
-        import torch
+    from ris_diag.devices import is_cuda
 
-        from ris_diag.cuda import usable_device
-        from ris_diag.devices import numbered
+    gpus = list(filter(is_cuda, names))
+    if not gpus:
+        return {}
+    from ris_diag.cuda import own_device
 
-        with usage_errors():
-            usable_device(name)
-        found[name] = numbered(name, worker_number(config), torch.cuda.device_count())
-    return found
+    with usage_errors():
+        return {name: own_device(name, worker_number(config)) for name in gpus}
 
 
 def worker_number(config: pytest.Config) -> int | None:
@@ -109,8 +105,9 @@ def _says_itself(test: pytest.Item) -> bool:
 
 def is_for_cuda(item: pytest.Item) -> bool:
     """Whether a test has our marker `cuda`; a project may have one of its own."""
-    own = [line for line in item.config.getini("markers") if re.match(rf"{CUDA}\b", line)]
-    return own == [MARKER] and item.get_closest_marker(CUDA) is not None
+    if item.get_closest_marker(CUDA) is None:
+        return False
+    return [line for line in item.config.getini("markers") if _MARKED.match(line)] == [MARKER]
 
 
 def skip_for_cuda(items: Iterable[pytest.Item]) -> None:

@@ -43,7 +43,8 @@ class RisSession:
                 left, bad seed, bad target, no folder for --ris-json.
         """
         self.asked = asked_devices(self.config)
-        self._numbered = resolved(self.config, self.asked)
+        if self.asked:
+            self._numbered = resolved(self.config, self.asked)
         seed_of(self.config)
         path = value_of(self.config, "ris_json")
         if path and (not Path(path).parent.is_dir() or Path(path).is_dir()):

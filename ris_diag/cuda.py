@@ -105,6 +105,19 @@ def usable_device(name: str) -> torch.device:
     return device
 
 
+def own_device(name: str, worker: int | None) -> str:
+    """The device with the number of the GPU that a worker takes.
+
+    Args:
+        worker: number of the process among those that share the work; None where it is alone.
+
+    Raises:
+        DeviceError: as `usable_device`.
+    """
+    usable_device(name)
+    return numbered(name, worker, torch.cuda.device_count())
+
+
 def absent(name: str, there: Found) -> str:
     """What to say of a GPU that was asked for and isn't there."""
     seen = f"{there.count or 'no'} CUDA device{'s' * (there.count > 1)}"

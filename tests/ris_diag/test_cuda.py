@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from torch import nn
 
 import ris_diag
 from ris_diag import Runner
-from ris_diag.cuda import DRIVER, Found, absent, found, usable_device
+from ris_diag.cuda import DRIVER, Found, OnCard, absent, found, own_device, usable_device
 from ris_diag.errors import DeviceError
 from ris_diag.result import Card, merged
 from tests.faults.healthy import small
@@ -141,22 +142,18 @@ def test_cards_in_the_report() -> None:
     ]
 
 
-# What only a GPU can show
-
-
-def seen_by_the_loss(**seen: object) -> ris_diag.Case:
-    """A case whose loss looks at what is set while it is computed."""
+def seen_by_the_loss(current: int = 0) -> ris_diag.Case:
+    """A case whose loss refuses what isn't set as it should be on a GPU."""
 
     def loss(model: nn.Module, batch: torch.Tensor, progress: object) -> torch.Tensor:
-        seen_here: dict[str, object] = {
-            "current": torch.cuda.current_device(),
-            "deterministic": torch.are_deterministic_algorithms_enabled(),
-            "workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
-            "tf32": torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32,
-        }
-        for key, value in seen_here.items():
-            if seen[key] != value:
-                raise ValueError(f"{key} is {value!r}")
+        if not torch.are_deterministic_algorithms_enabled():
+            raise ValueError("deterministic is False")
+        if os.environ.get("CUBLAS_WORKSPACE_CONFIG") != ":4096:8":
+            raise ValueError("cuBLAS has another workspace")
+        if torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32:
+            raise ValueError("TF32 is on")
+        if torch.cuda.current_device() != current:
+            raise ValueError(f"the current device is {torch.cuda.current_device()}")
         torch.histc(batch, 4)  # it has no deterministic form on CUDA
         return model(batch.cuda()).square().mean()  # type: ignore[no-any-return]  # Module.__call__
 
@@ -169,10 +166,94 @@ def seen_by_the_loss(**seen: object) -> ris_diag.Case:
     )
 
 
+def test_the_gpu_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    assert [own_device("cuda", worker) for worker in (None, 0, 1, 2)] == [
+        *("cuda:0", "cuda:0", "cuda:1", "cuda:0")
+    ]
+    assert own_device("cuda:1", 0) == "cuda:1"
+    with pytest.raises(DeviceError, match="torch sees 2 CUDA devices"):
+        own_device("cuda:2", 0)
+
+
+class Memory:
+    """The counters of a GPU, for a machine without one."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.held = self.peak = 0
+        monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+        monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: self.reset())
+        monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: self.peak)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100")
+
+    def reset(self) -> None:
+        self.peak = self.held
+
+    def take(self, count: int) -> None:
+        self.held += count
+        self.peak = max(self.peak, self.held)
+        self.held -= count
+
+
+def test_the_peak_is_that_of_the_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory, card = Memory(monkeypatch), OnCard(torch.device("cuda:0"))
+    memory.take(100)  # before the run
+    with card.at_work():
+        memory.take(7)
+        with card.at_work():  # a check that the first builds on
+            memory.take(3)
+    assert card.card.peak_bytes == 7
+    memory.take(100)  # between two checks
+
+    def raising() -> None:
+        with card.at_work():
+            memory.take(8)
+            raise ValueError("theirs")
+
+    with pytest.raises(ValueError, match="theirs"):
+        raising()
+    assert card.card == replace(H100, peak_bytes=8)
+
+
+@pytest.mark.parametrize("raises", [False, True], ids=["passes", "raises"])
+def test_what_is_not_deterministic_is_said_in_the_result(
+    monkeypatch: pytest.MonkeyPatch, raises: bool
+) -> None:
+    def loss(model: nn.Module, batch: torch.Tensor, progress: object) -> torch.Tensor:
+        torch.zeros(3).put_(torch.tensor([1, 1]), torch.ones(2))
+        if raises:
+            raise ValueError("theirs")
+        return model(batch).square().mean()  # type: ignore[no-any-return]  # Module.__call__
+
+    Memory(monkeypatch)
+    runner = Runner(replace(seen_by_the_loss(), loss=loss))
+    runner._card = OnCard(torch.device("cuda:0"))
+    result = runner.run_check("G001")
+    assert result.status == ("error" if raises else "pass")
+    line = loss.__code__.co_firstlineno + 1
+    assert result.lines == [
+        f"not deterministic: put_ has no deterministic form, tests/ris_diag/test_cuda.py:{line}"
+    ]
+    assert [card.name for card in runner.report([result]).cards] == ["NVIDIA H100"]
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_on_the_cpu_nothing_is_set() -> None:
+    case = seen_by_the_loss()
+    result = Runner(case).run_check("G001")
+    assert result.status == "error"
+    assert result.cause == "ValueError: deterministic is False"
+
+
+# What only a GPU can show
+
+
 @pytest.mark.cuda
 def test_what_a_check_finds_on_a_gpu(ris_device: str) -> None:
     number = torch.device(ris_device).index
-    case = seen_by_the_loss(current=number, deterministic=True, workspace=":4096:8", tf32=False)
+    case = seen_by_the_loss(number)
     before = torch.are_deterministic_algorithms_enabled(), torch.cuda.current_device()
     report = ris_diag.run(case, select="G001", device=ris_device)
     assert report["G001"].status == "pass", report["G001"].cause
