@@ -101,7 +101,8 @@ def usable_device(name: str) -> torch.device:
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]  # so that seeds reach it from the first check on
     except RuntimeError as error:
-        raise DeviceError(f"device {name!r} doesn't start: {error}; {there}") from error
+        said = " ".join(str(error).split())
+        raise DeviceError(f"device {name!r} doesn't start: {said}; {there}") from error
     return device
 
 

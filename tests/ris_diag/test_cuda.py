@@ -100,7 +100,7 @@ def test_what_torch_complains_of_is_told_and_not_printed(monkeypatch: pytest.Mon
 
 def test_cuda_that_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def init() -> None:
-        raise RuntimeError("CUDA error: system not yet initialized")
+        raise RuntimeError("CUDA error: system not yet\ninitialized\n")
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "init", init)
