@@ -105,7 +105,8 @@ def test_cuda_that_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "init", init)
     with pytest.raises(
-        DeviceError, match="device 'cuda' doesn't start: CUDA error: system not yet"
+        DeviceError,
+        match="device 'cuda' doesn't start: CUDA error: system not yet initialized; torch",
     ):
         usable_device("cuda")
 
