@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
-from pytest_ris.session import RisSession, usage_errors
+from pytest_ris.devices import DEVICE, labelled
+from pytest_ris.errors import usage_errors
+from pytest_ris.session import RisSession
 
 if TYPE_CHECKING:
     from ris_diag.case import Case
@@ -47,20 +49,23 @@ def parametrize_with_checks(
 class CaseCheck:
     """What a decorated test takes as `check`."""
 
-    def __init__(self, ris: RisSession, check_id: str) -> None:
+    def __init__(self, ris: RisSession, check_id: str, device: str) -> None:
         self.ris = ris
         self.id = check_id
+        self.device = device
 
     def __call__(self, case: "Case") -> "Result":
         """Run the check on a case; returns its result, fails or skips the test."""
-        return self.ris.run(self.id, lambda: self.ris.runner(case), by_test=True)
+        return self.ris.run(
+            self.id, lambda: self.ris.runner(case, self.device), self.device, by_test=True
+        )
 
     def __repr__(self) -> str:
         return f"<check {self.id}>"
 
 
 def parametrize(metafunc: pytest.Metafunc, ris: RisSession) -> None:
-    """One test for every case and check, if the test is decorated; else nothing.
+    """One test for every case, check and device, if the test is decorated; else nothing.
 
     Raises:
         pytest.UsageError: no case, or two of one name, or something else among them.
@@ -70,18 +75,22 @@ def parametrize(metafunc: pytest.Metafunc, ris: RisSession) -> None:
         return
     with usage_errors(metafunc.definition.nodeid):
         cases = _unique([ris.case_of(given) for given in mark.kwargs["cases"]])
+    taken = (DEVICE,) if DEVICE in metafunc.fixturenames else ()
     metafunc.parametrize(
-        ("case", "check"),
+        ("case", "check", *taken),
         [
             pytest.param(
                 case,
-                CaseCheck(ris, check.id),
-                id=f"{case.name}-{check.id}-{check.slug}",
+                CaseCheck(ris, check.id, device),
+                *[device for _ in taken],
+                id=f"{case.name}-{check.id}-{check.slug}-{label}",
                 marks=getattr(pytest.mark, check.family),
             )
             for case in cases
             for check in ris.checks()
+            for device, label in labelled(metafunc, ris.devices).items()
         ],
+        indirect=list(taken),
     )
 
 

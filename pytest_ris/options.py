@@ -26,7 +26,20 @@ OPTIONS = (
         help="the training under test: a case, or a script as it stands, train.py or pkg.mod:main "
         "(default: the ris_case fixture, then [tool.ris-diag] case in pyproject.toml)",
     ),
-    Option(flag="--gpu", ini="ris_gpu", kind="switch", help="run the checks on CUDA"),
+    Option(
+        flag="--ris-device",
+        ini="ris_device",
+        kind="list",
+        metavar="DEVICE,...",
+        help="run the checks on these: cpu, cuda, cuda:1; on each where there are several "
+        "(default: cpu)",
+    ),
+    Option(
+        flag="--gpu",
+        ini="ris_gpu",
+        kind="switch",
+        help="short for --ris-device cuda; tests marked `cuda` run",
+    ),
     Option(
         flag="--ris-select",
         ini="ris_select",

@@ -6,16 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_ris import devices
 from pytest_ris.cases import MARK, parametrize
+from pytest_ris.errors import plain_failures, usage_errors
 from pytest_ris.options import add_options
-from pytest_ris.session import (
-    KEY,
-    PROPERTY,
-    RisSession,
-    Run,
-    plain_failures,
-    usage_errors,
-)
+from pytest_ris.records import PROPERTY
+from pytest_ris.session import KEY, RisSession, Run
 from ris_diag.families import FAMILIES
 
 if TYPE_CHECKING:
@@ -50,6 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the markers, refuse wrong options."""
     for family in FAMILIES:
         config.addinivalue_line("markers", f"{family.name}: {family.text}")
+    config.addinivalue_line("markers", devices.MARKER)
     config.addinivalue_line("markers", f"{MARK}(cases): set by parametrize_with_checks")
     ris = config.stash[KEY] = RisSession(config)
     ris.validate()
@@ -58,21 +55,29 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test a check, marked with its family, for every test that asks for `ris_check`."""
+    """One test a check, marked with its family, where `ris_check` is asked for, and a device."""
     ris = metafunc.config.stash[KEY]
-    try:
-        parametrize(metafunc, ris)
-    except pytest.UsageError as error:
-        ris.refusals.append(str(error))
-    if "ris_check" not in metafunc.fixturenames:
+    if metafunc.definition.get_closest_marker(MARK):
+        try:
+            parametrize(metafunc, ris)
+        except pytest.UsageError as error:
+            ris.refusals.append(str(error))
         return
-    params = [
-        pytest.param(
-            check.id, id=f"{check.id}-{check.slug}", marks=getattr(pytest.mark, check.family)
-        )
-        for check in ris.checks()
-    ]
-    metafunc.parametrize("ris_check", params, indirect=True, scope="session")
+    if devices.CHECK in metafunc.fixturenames:
+        params = [
+            pytest.param(
+                check.id, id=f"{check.id}-{check.slug}", marks=getattr(pytest.mark, check.family)
+            )
+            for check in ris.checks()
+        ]
+        metafunc.parametrize(devices.CHECK, params, indirect=True, scope="session")
+    devices.parametrize_devices(metafunc, ris.asked)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip tests for CUDA where nobody asked for it."""
+    if config.stash[KEY].devices == ["cpu"]:
+        devices.skip_for_cuda(items)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -116,28 +121,36 @@ def ris_case(pytestconfig: pytest.Config) -> "Case":
 
 
 @pytest.fixture(scope="session")
-def ris_device(pytestconfig: pytest.Config) -> str:
-    """Name of the torch device that the checks run on: "cpu", or "cuda" with --gpu."""
-    return pytestconfig.stash[KEY].device
+def ris_device(request: pytest.FixtureRequest) -> str:
+    """Name of the torch device to run on, "cpu", "cuda:0": a test runs once on each asked for.
+
+    Under xdist, --gpu gives each worker a GPU of its own, as far as there are enough.
+    """
+    ris = request.config.stash[KEY]
+    return ris.place_of(getattr(request, "param", ris.devices[0]))
 
 
 @pytest.fixture
-def ris_runner(pytestconfig: pytest.Config, ris_case: "Case") -> "Runner":
+def ris_runner(pytestconfig: pytest.Config, ris_case: "Case", ris_device: str) -> "Runner":
     """The runner of the case, that of --ris-case if it was given.
 
     Checks of a case that share a measurement share its runner.
     """
     ris = pytestconfig.stash[KEY]
     with plain_failures():
-        return ris.runner(ris.case_by_target() if pytestconfig.option.ris_case else ris_case)
+        case = ris.case_by_target() if pytestconfig.option.ris_case else ris_case
+        return ris.runner(case, ris_device)
 
 
 @pytest.fixture
-def ris_run(pytestconfig: pytest.Config, ris_runner: "Runner") -> Run:
+def ris_run(request: pytest.FixtureRequest, ris_runner: "Runner", ris_device: str) -> Run:
     """Function that runs a check by ID or slug: returns its result, fails or skips the test."""
+    ris = request.config.stash[KEY]
+    asked = getattr(request.node, "callspec", None)
+    device = asked.params.get("ris_device", ris_device) if asked else ris_device
 
     def run(check: str) -> Any:
-        return pytestconfig.stash[KEY].run(check, lambda: ris_runner)
+        return ris.run(check, lambda: ris_runner, device)
 
     return run
 
@@ -156,17 +169,18 @@ class Collector:
         self.ris = ris
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep the results that a test recorded."""
+        """Keep the results that a test recorded; count the tests for CUDA that didn't run."""
+        self.ris.skipped_for_cuda += devices.skipped_for_cuda(report)
         if report.when == "teardown":  # holds what setup and call recorded
             recorded = (value for key, value in report.user_properties if key == PROPERTY)
             self.ris.records += [value for value in recorded if isinstance(value, dict)]
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Show the section of the checks, if any ran."""
-        if self.ris.records:
+        """Show the section of the checks, if there is anything to say."""
+        if self.ris.records or self.ris.skipped_for_cuda:
             from pytest_ris.terminal import write_summary
 
-            write_summary(terminalreporter, self.ris.results_by_case())
+            write_summary(terminalreporter, self.ris.records, self.ris.skipped_for_cuda)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:

@@ -1,16 +1,17 @@
 """The case, the runners and the results of one pytest session."""
 
 import shlex
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_ris.devices import asked_devices, resolved
+from pytest_ris.errors import plain_failures, usage_errors
 from pytest_ris.options import seed_of, value_of
-from ris_diag.families import FAMILIES
+from pytest_ris.records import PROPERTY, Record, content, recorded
 
 if TYPE_CHECKING:
     from ris_diag.case import Case
@@ -18,47 +19,51 @@ if TYPE_CHECKING:
     from ris_diag.result import Result
     from ris_diag.runner import Runner
 
-PROPERTY = "ris"
-
 
 class RisSession:
     """State of the plugin; lives in the config's stash."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
-        self.records: list[dict[str, Any]] = []
+        self.records: list[Record] = []
+        self.skipped_for_cuda = 0
         self.refusals: list[str] = []
         self.item: pytest.Item | None = None
-        self._runners: dict[int, Runner] = {}
+        self.asked: list[str] = []
+        self._numbered: dict[str, str] = {}
+        self._runners: dict[tuple[int, str], Runner] = {}
         self._loaded: Case | None = None
         self._made: dict[Callable[[], Case], Case] = {}
-
-    @property
-    def device(self) -> str:
-        """Name of the torch device."""
-        return "cuda" if value_of(self.config, "ris_gpu") else "cpu"
 
     def validate(self) -> None:
         """Refuse wrong options at once; costs nothing where none was given.
 
         Raises:
-            pytest.UsageError: no CUDA for --gpu, unknown check, none left, bad seed, bad target,
-                no folder for --ris-json.
+            pytest.UsageError: wrong devices, no CUDA where it was asked for, unknown check, none
+                left, bad seed, bad target, no folder for --ris-json.
         """
+        self.asked = asked_devices(self.config)
+        if self.asked:
+            self._numbered = resolved(self.config, self.asked)
         seed_of(self.config)
         path = value_of(self.config, "ris_json")
         if path and (not Path(path).parent.is_dir() or Path(path).is_dir()):
             raise pytest.UsageError(f"--ris-json {path}: expected a file in a folder that exists")
         with usage_errors():
-            if self.device != "cpu":
-                from ris_diag.runner import usable_device
-
-                usable_device(self.device)
             selected = value_of(self.config, "ris_select") or value_of(self.config, "ris_ignore")
             if selected and not self.checks():
                 raise pytest.UsageError("--ris-select and --ris-ignore leave no check")
             if self.config.getoption("ris_case"):
                 self.case_by_target()
+
+    @property
+    def devices(self) -> list[str]:
+        """Those that were asked for, else the CPU."""
+        return self.asked or ["cpu"]
+
+    def place_of(self, device: str) -> str:
+        """The device with its number: that of the GPU which this process takes."""
+        return self._numbered.get(device, device)
 
     def checks(self) -> list["Check"]:
         """The selected checks."""
@@ -91,20 +96,25 @@ class RisSession:
             self._loaded = load_case(self.target)
         return self._loaded
 
-    def runner(self, case: "Case") -> "Runner":
-        """The runner of a case; checks that share a measurement share the runner."""
+    def runner(self, case: "Case", device: str) -> "Runner":
+        """The runner of a case on a device; checks that share a measurement share the runner.
+
+        Args:
+            device: as asked for, or with its number.
+        """
         from pytest_ris.terminal import progress_for
         from ris_diag.runner import Runner
 
-        if id(case) not in self._runners:
-            self._runners[id(case)] = Runner(
+        key = id(case), self.place_of(device)
+        if key not in self._runners:
+            self._runners[key] = Runner(
                 case,
-                device=self.device,
+                device=self.place_of(device),
                 seed=seed_of(self.config),
                 target=self.target if case is self._loaded else None,
                 progress=progress_for(self.config),
             )
-        return self._runners[id(case)]
+        return self._runners[key]
 
     def case_of(self, given: "Case | Callable[[], Case]") -> "Case":
         """A case, or what a function gives as one; a function is called once.
@@ -138,11 +148,12 @@ class RisSession:
         return self._made[given]
 
     def run(
-        self, check: str, runner_of: "Callable[[], Runner]", *, by_test: bool = False
+        self, check: str, runner_of: "Callable[[], Runner]", device: str, *, by_test: bool = False
     ) -> "Result":
         """Run a check for the test at work: records its result, fails or skips the test.
 
         Args:
+            device: as it was asked for.
             by_test: whether running this test again runs this check again, and no other.
         """
         with plain_failures():
@@ -150,29 +161,16 @@ class RisSession:
             result = runner.run_check(check)
         if self.item is not None:
             if by_test and result.reproduce:
-                result = replace(result, reproduce=self._rerun(self.item))
-            record = {"case": runner.subject.case.name, "result": result.to_json()}
-            self.item.user_properties.append((PROPERTY, record))
+                result = replace(result, reproduce=self._rerun(self.item, device))
+            self.item.user_properties.append((PROPERTY, recorded(runner, device, result)))
         outcome(result)
         return result
 
-    def _rerun(self, item: pytest.Item) -> str:
+    def _rerun(self, item: pytest.Item, device: str) -> str:
         """The command that runs a test again."""
         test = shlex.quote(item.nodeid)
-        gpu = "" if self.device == "cpu" else " --gpu"
-        return f"pytest {test} --ris-seed {seed_of(self.config)}{gpu}"
-
-    def results_by_case(self) -> dict[str, list["Result"]]:
-        """Results by case, family and number, in whatever order the tests ran."""
-        from ris_diag.result import Result
-
-        order = [family.letter for family in FAMILIES]
-        found: dict[str, list[Result]] = {case: [] for case in sorted(map(_case, self.records))}
-        for record in self.records:
-            found[_case(record)].append(Result(**record["result"]))
-        for results in found.values():
-            results.sort(key=lambda result: (order.index(result.id[0]), result.id))
-        return found
+        on = {"cpu": "", "cuda": " --gpu"}.get(device, f" --ris-device {device}")
+        return f"pytest {test} --ris-seed {seed_of(self.config)}{on}"
 
     def write_json(self, complete: bool) -> None:
         """Write the results to the file of --ris-json, if it was given.
@@ -186,63 +184,18 @@ class RisSession:
         path = value_of(self.config, "ris_json")
         if not path:
             return
-        from ris_diag.diagnosis import diagnose
-        from ris_diag.result import Report, write_json
-        from ris_diag.runner import versions
+        from ris_diag.result import write_json
 
-        by_case = self.results_by_case()
-        report = Report(
-            case=", ".join(by_case),
-            device=self.device,
-            seed=seed_of(self.config),
-            versions=versions(),
-            results=[result for results in by_case.values() for result in results],
-            complete=complete,
+        found = content(
+            self.records, devices=self.devices, seed=seed_of(self.config), complete=complete
         )
-        content = report.to_json()
-        if len(by_case) > 1:
-            content.pop("diagnosis")
-            content["diagnoses"] = {
-                name: diagnose(results).to_json() for name, results in by_case.items()
-            }
-        names = [name for name, results in by_case.items() for _ in results]
-        for entry, name in zip(content["results"], names, strict=True):
-            entry["case"] = name
         try:
-            write_json(path, content)
+            write_json(path, found)
         except OSError as error:
             raise pytest.UsageError(f"--ris-json {path}: {error.strerror}") from error
 
 
 KEY = pytest.StashKey[RisSession]()
-
-
-@contextmanager
-def usage_errors(place: str = "") -> Iterator[None]:
-    """Turns the toolkit's errors into one line, which begins with `place`, and exit code 4."""
-    from ris_diag.errors import RisDiagError
-
-    try:
-        yield
-    except RisDiagError as error:
-        raise pytest.UsageError(f"{place}: {error}" if place else str(error)) from error
-
-
-def _case(record: dict[str, Any]) -> str:
-    """Name of the case of a record."""
-    name: str = record["case"]
-    return name
-
-
-@contextmanager
-def plain_failures() -> Iterator[None]:
-    """Turns the toolkit's errors into the failure of a test, without a traceback."""
-    from ris_diag.errors import RisDiagError
-
-    try:
-        yield
-    except RisDiagError as error:
-        pytest.fail(str(error), pytrace=False)
 
 
 def outcome(result: "Result") -> None:

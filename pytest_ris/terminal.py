@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from pytest_ris.records import Record
     from ris_diag.progress import Advance, ProgressFactory
     from ris_diag.result import Result
 
@@ -35,28 +36,42 @@ def progress_for(config: pytest.Config) -> "ProgressFactory":
     return progress
 
 
-def write_summary(reporter: pytest.TerminalReporter, cases: dict[str, list["Result"]]) -> None:
+def write_summary(
+    reporter: pytest.TerminalReporter, records: list["Record"], skipped_for_cuda: int
+) -> None:
     """The section of the summary: what a person reads first.
 
     Args:
-        cases: name of a case to its results, in the order to show.
+        records: what the tests recorded.
+        skipped_for_cuda: number of tests.
     """
+    from pytest_ris.records import cards_of, results_by_group, told_apart_by
+
     reporter.write_sep("=", "ris-diag")
-    for name, results in cases.items():
-        _write_case(reporter, name if len(cases) > 1 else "", results)
+    groups = results_by_group(records)
+    fields = told_apart_by(groups)
+    for group, results in groups.items():
+        _write_group(reporter, {field: getattr(group, field) for field in fields}, results)
+    for card in cards_of(records):
+        reporter.write_line(str(card))
+    if skipped_for_cuda:
+        tests = f"{skipped_for_cuda} test{'s' * (skipped_for_cuda > 1)}"
+        reporter.write_line(f"{tests} for CUDA skipped: no --gpu", yellow=True)
 
 
-def _write_case(reporter: pytest.TerminalReporter, name: str, results: list["Result"]) -> None:
-    """Lines and verdict of one case; its name where it isn't alone."""
+def _write_group(
+    reporter: pytest.TerminalReporter, names: dict[str, str], results: list["Result"]
+) -> None:
+    """Lines and verdict of a case on a device; its names where it isn't alone."""
     from ris_diag.diagnosis import diagnose
     from ris_diag.gate import READY, reasons_against
     from ris_diag.render import diagnosis_lines, result_line
 
-    said = f"{name}: " if name else ""
+    said = f"{', '.join(names.values())}: " if names else ""
     diagnosis = diagnosis_lines(diagnose(results))
     if reporter.config.get_verbosity() >= 0:
-        if name:
-            reporter.write_line(f"case {name}", bold=True)
+        if names:
+            reporter.write_line(", ".join(map(" ".join, names.items())), bold=True)
         for number, line in enumerate(diagnosis):
             reporter.write_line(line, **({} if number else FAILED))
         for result in results:

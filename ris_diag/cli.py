@@ -47,8 +47,8 @@ def _case_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options of every command that runs checks."""
     for option in (
         click.option("--seed", default=0, show_default=True, help="Seed of every random choice."),
-        click.option("--gpu", "device", flag_value="cuda", help="Short for --device cuda."),
-        click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N."),
+        click.option("--gpu", is_flag=True, help="Short for --device cuda."),
+        click.option("--device", help="cpu, cuda or cuda:N; default: cpu."),
         click.option(
             "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path),
             help="Write the report to this file.", callback=_in_a_folder,
@@ -101,7 +101,8 @@ def check(
     case: str | None,
     select: tuple[str, ...],
     ignore: tuple[str, ...],
-    device: str,
+    device: str | None,
+    gpu: bool,
     seed: int,
     json_file: Path | None,
 ) -> None:
@@ -111,7 +112,7 @@ def check(
     checks = select_checks(select or None, ignore or None)
     if not checks:
         raise _Refused("--select and --ignore leave no check")
-    runner = _runner(case, device, seed)
+    runner = _runner(case, _device(device, gpu), seed)
     report = runner.run(checks, _print_result)
     _print_report(report)
     _write(report, json_file)
@@ -153,13 +154,15 @@ def data(
 
 @main.command()
 @_case_options
-def gate(case: str | None, device: str, seed: int, json_file: Path | None) -> None:
+def gate(
+    case: str | None, device: str | None, gpu: bool, seed: int, json_file: Path | None
+) -> None:
     """Run the families in their order; exit 0 only if a search is worth it."""
     from rich.console import Console
 
     from ris_diag.gate import gate as run_gate
 
-    runner = _runner(case, device, seed)
+    runner = _runner(case, _device(device, gpu), seed)
     verdict = run_gate(runner, _print_result)
     _print_report(verdict.report)
     _write(verdict.report, json_file)
@@ -169,6 +172,18 @@ def gate(case: str | None, device: str, seed: int, json_file: Path | None) -> No
     click.echo(f"case {verdict.report.case}, {verdict.report.device}, seed {seed}, {seconds:.0f} s")
     if not verdict.ready:
         raise SystemExit(CLOSED)
+
+
+def _device(device: str | None, gpu: bool) -> str:
+    """The device asked for, if it is there."""
+    from ris_diag.cuda import usable_device
+    from ris_diag.devices import is_cuda
+
+    if gpu and device is not None and not is_cuda(device):
+        raise _Refused(f"--gpu beside --device {device}: expected one of them")
+    name = device if device is not None else "cuda" if gpu else "cpu"
+    usable_device(name)
+    return name
 
 
 def _runner(target: str | None, device: str, seed: int) -> "Runner":
@@ -209,6 +224,10 @@ def _print_report(report: "Report") -> None:
     for result in report.results:
         if result.status in ("fail", "error"):
             console.print(f"\n{result.message()}", markup=False)
+    if report.cards:
+        console.print()
+    for card in report.cards:
+        console.print(str(card), markup=False)
 
 
 def _write(report: "Report", json_file: Path | None) -> None:

@@ -147,7 +147,7 @@ class _Functions(TorchFunctionMode):
 
     def _note_draw(self, name: str, args: Any, kwargs: Any, there: bool) -> None:
         generators = [g for g in tree_leaves((args, kwargs)) if isinstance(g, torch.Generator)]
-        if there and any(not isinstance(g, _Generator) or not g.there for g in generators):
+        if there and not all(getattr(g, "there", False) for g in generators):
             self._note(self.seen.draws, f"{name}()")
 
     def _note(self, calls: list[Call], name: str) -> None:
@@ -232,7 +232,17 @@ class _Dispatched(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 functions.origins.put(tensor, Origin(call=call, tensor=tensor, stage=stage))
 
 
-class _Generator(torch.Generator):
+class _OfAllGenerators(type):
+    """A generator that was made before is one as well."""
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, _REAL)
+
+
+_REAL = torch.Generator
+
+
+class _Generator(torch.Generator, metaclass=_OfAllGenerators):
     """In place of torch.Generator, which has none for CUDA where that isn't there."""
 
     there: bool

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ris_diag.diagnosis import Diagnosis
 
 Status = Literal["pass", "fail", "skip", "error"]
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class Finding(TypedDict):
@@ -82,8 +82,44 @@ class Result:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Card:
+    """A GPU on which checks ran.
+
+    Attributes:
+        device: "cuda:0".
+        name: "NVIDIA H100 80GB HBM3". capability: what it can compute, "9.0".
+        peak_bytes: the most memory that torch held on it for tensors while a check ran.
+    """
+
+    device: str
+    name: str
+    capability: str
+    peak_bytes: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.device}: {self.name}, compute capability {self.capability}, "
+            f"peak memory {self.peak_bytes / 2**20:.1f} MiB"
+        )
+
+
+def merged(cards: Iterable[Card]) -> list[Card]:
+    """Each GPU once, with its highest peak; the peaks of two processes aren't added."""
+    highest: dict[str, Card] = {}
+    for card in sorted(cards, key=lambda card: card.peak_bytes):
+        highest[f"{card.device} {card.name}"] = card
+    return [highest[key] for key in sorted(highest)]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
-    """Results of a run with what they were measured on."""
+    """Results of a run with what they were measured on.
+
+    Attributes:
+        device: as it was asked for, "cpu", "cuda", "cuda:1".
+        complete: whether the run came to its end.
+        cards: the GPUs on which checks ran; none on the CPU.
+    """
 
     case: str
     device: str
@@ -91,6 +127,7 @@ class Report:
     versions: Mapping[str, str]
     results: list[Result]
     complete: bool = True
+    cards: list[Card] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -117,6 +154,7 @@ class Report:
             "schema": SCHEMA_VERSION,
             "case": self.case,
             "device": self.device,
+            "cards": [asdict(card) for card in self.cards],
             "seed": self.seed,
             "versions": dict(self.versions),
             "ok": self.ok,

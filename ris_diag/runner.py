@@ -13,10 +13,11 @@ import torch
 from ris_diag.case import Case, unlocking
 from ris_diag.check import Check, get_check, select_checks
 from ris_diag.context import Context, Subject
-from ris_diag.errors import CaseError, DeviceError, MissingSplitError
+from ris_diag.cuda import OnCard, usable_device
+from ris_diag.errors import CaseError, MissingSplitError
 from ris_diag.places import place_of
 from ris_diag.progress import ProgressFactory, silent
-from ris_diag.result import Finding, Report, Result, Status
+from ris_diag.result import Card, Finding, Report, Result, Status
 
 
 class Runner:
@@ -35,7 +36,7 @@ class Runner:
         """Prepare; nothing runs yet.
 
         Args:
-            device: a torch device.
+            device: a torch device, "cpu", "cuda", "cuda:1".
             seed: every random choice of the checks derives from it.
             target: `pkg.mod:factory` of the case, for the line that repeats a check.
             command: that runs the checks on this case, where it has no target.
@@ -49,7 +50,10 @@ class Runner:
             raise CaseError(f"expected a ris_diag.Case, not {type(case).__name__}: {case!r:.80}")
         _refuse_unknown_names(case)
         self.command = command or (target and f"ris-diag check --case {target}")
+        self.device = device
         self.subject = Subject(case, usable_device(device), seed, progress)
+        cuda = self.subject.device.type == "cuda"
+        self._card = OnCard(self.subject.device) if cuda else None
         self._results: dict[str, Result] = {}
 
     def run_check(self, name: str) -> Result:
@@ -78,11 +82,30 @@ class Runner:
         """Results with what they were measured on."""
         return Report(
             case=self.subject.case.name,
-            device=str(self.subject.device),
+            device=self.device,
             seed=self.subject.seed,
             versions=versions(),
             results=results,
+            cards=self.cards,
         )
+
+    @property
+    def cards(self) -> list[Card]:
+        """The GPU that the checks run on, with the peak so far; none on the CPU."""
+        return [self._card.card] if self._card else []
+
+    @contextmanager
+    def _on_device(self, context: Context) -> Iterator[None]:
+        """A GPU is the current device, and repeats itself; what doesn't is said."""
+        if self._card is None:
+            yield
+            return
+        with self._card.at_work() as unsettled:
+            try:
+                yield
+            finally:
+                for line in unsettled:
+                    context.say(line)
 
     def _run(self, check: Check) -> Result:
         case = self.subject.case
@@ -99,7 +122,7 @@ class Runner:
         context = Context(check, self.subject, self.run_check)
         start = time.perf_counter()
         try:
-            with self.subject.seeded(check.id), _restored(case):
+            with self._on_device(context), self.subject.seeded(check.id), _restored(case):
                 check.function(context)
         except MissingSplitError as error:
             return self._result(check, "skip", cause=f"does not apply: {error}")
@@ -207,29 +230,6 @@ def run(
         DeviceError: the device isn't there.
     """
     return Runner(case, device=device, seed=seed).run(select_checks(select, ignore))
-
-
-def usable_device(name: str) -> torch.device:
-    """The torch device of a name.
-
-    Raises:
-        DeviceError: not a device, or CUDA isn't there.
-    """
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise DeviceError(f"device {name!r}: expected cpu, cuda or cuda:N") from None
-    if device.type not in ("cpu", "cuda"):
-        raise DeviceError(f"device {name!r}: expected cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise DeviceError(
-            f"device {name!r} asked for, but torch {torch.__version__} "
-            f"(CUDA build: {torch.version.cuda or 'none'}) sees {torch.cuda.device_count()} CUDA "
-            "devices"
-        )
-    if device.type == "cuda":
-        torch.cuda.init()  # type: ignore[no-untyped-call]  # so that seeds reach it from the first check on
-    return device
 
 
 def versions() -> dict[str, str]:

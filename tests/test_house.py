@@ -92,7 +92,19 @@ def test_the_table_of_rooms_can_fail() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["plugin", "options", "session", "terminal", "suite", "seeding", "cases"]
+    "name",
+    [
+        "plugin",
+        "options",
+        "session",
+        "terminal",
+        "suite",
+        "seeding",
+        "cases",
+        "devices",
+        "errors",
+        "records",
+    ],
 )
 def test_plugin_imports_nothing_heavy_at_module_level(name: str) -> None:
     imported = third_party(module_level(parse(ROOT / "pytest_ris" / f"{name}.py")))

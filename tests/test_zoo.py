@@ -121,6 +121,16 @@ def test_what_was_lent_comes_back_as_it_was(lent: Lent) -> None:
     assert complaints(report) == []
 
 
+@pytest.mark.cuda
+def test_what_was_lent_comes_back_from_a_gpu(lent: Lent, ris_device: str) -> None:
+    before = snapshot(lent.model, lent.optimizer)
+    report = ris_diag.run(lent.case, select=["guard", "data", "litmus"], device=ris_device)
+    after = snapshot(lent.model, lent.optimizer)
+    assert {p.device.type for p in lent.model.parameters()} == {"cpu"}
+    assert {part for part in before if before[part] != after[part]} == set()
+    assert complaints(report) == []
+
+
 def test_the_loaders_own_random_state_comes_back(lent: Lent) -> None:
     before = lent.source.get_state()
     watched(lent.case)

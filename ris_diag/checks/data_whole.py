@@ -7,11 +7,9 @@ from torch import Tensor
 
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context
-from ris_diag.dependence import features
+from ris_diag.fractions import are_whole, lost_fractions
 from ris_diag.measure import listed
 from ris_diag.samples import (
-    Samples,
-    is_continuous,
     not_judged,
     numbers_of,
     place_of_samples,
@@ -23,7 +21,6 @@ from ris_diag.samples import (
 FEWEST = 16
 MOST_COLUMNS = 16
 FEWEST_PILED = 8
-FEWEST_WHOLE = 5  # different ones; fewer are classes or the steps of a scale
 NEAR, CROWDED = 0.01, 0.05  # of the range; of the other values
 EXACT = (torch.float32, torch.float64)
 
@@ -81,7 +78,9 @@ def labels_are_whole(context: Context) -> None:
                 )
             ]
             if split == "train" and not wrong:
-                wrong = _lost_fractions(samples, known.inputs, columns, context.limit("max_share"))
+                wrong = lost_fractions(
+                    samples.of(known.inputs), columns, context.limit("max_share")
+                )
             context.measure(**{f"{split} {name}": len(wrong)})
             if wrong:
                 context.problem(
@@ -116,7 +115,7 @@ def _cut(
 ) -> list[str]:
     """What is wrong with one column of labels, in words."""
     found: list[str] = []
-    if others is not None and _whole(values) and not _whole(others) and values.std() > 0:
+    if others is not None and are_whole(values) and not are_whole(others) and values.std() > 0:
         return ["all are whole numbers, unlike those of " + reference]
     rest = values[(values != values.max()) & (values != values.min())]
     if len(rest) < FEWEST or len(torch.unique(rest)) < 0.9 * len(rest):
@@ -149,43 +148,3 @@ def _cut(
                 f"(limit {limit:.0%})"
             )
     return found
-
-
-def _lost_fractions(
-    samples: Samples, inputs: tuple[str, ...], labels: Tensor, limit: float
-) -> list[str]:
-    """Whole numbers [B, C] that were real ones before, in words.
-
-    Counts have at least the variance of their mean (Poisson; Skellam for differences), so does
-    what is left of them after the best guess.
-    """
-    entered = {name: t for name, t in samples.of(inputs).items() if len(t) == len(labels)}
-    if not entered or not all(is_continuous(t) for t in entered.values()):
-        return []
-    columns = features(entered)
-    half = len(labels) // 2
-    if 2 * columns.shape[1] > half:
-        return []
-    ones = torch.ones(len(columns), 1, dtype=columns.dtype)
-    columns = torch.cat([columns, ones], 1)
-    found = []
-    for number in range(labels.shape[1]):
-        y = labels[:, number]
-        ends = torch.stack([y == y.min(), y == y.max()]).double().mean(1)
-        signed = bool(y.min() < 0 < y.max())
-        if not _whole(y) or not signed or len(torch.unique(y)) < FEWEST_WHOLE or ends.max() > limit:
-            continue
-        guess = columns[half:] @ torch.linalg.lstsq(columns[:half], y[:half, None]).solution
-        left = float((y[half:, None] - guess).square().mean())
-        size = float(guess.abs().mean())
-        if left < size:
-            found.append(
-                f"all are whole numbers, {int(y.min())} to {int(y.max())}, yet a straight line "
-                f"through the inputs leaves a variance of {left:.2g}, where differences of counts "
-                f"of that size have at least {size:.2g}: their fractions seem to be lost"
-            )
-    return found
-
-
-def _whole(values: Tensor) -> bool:
-    return bool((values == values.round()).all())

@@ -118,7 +118,7 @@ def _given_back(model: nn.Module) -> Iterator[None]:
     "from a generator of the CPU. Scalars without an axis go anywhere and are left alone, so are "
     "copies between devices and lengths that PyTorch wants on the CPU.",
     why="Most machines that test have no GPU: it shows first on the one that costs.",
-    sources=("PyTorch: CUDA semantics, operations between devices",),
+    sources=("B1",),
     needs=("model", "batch"),
     signs=tuple(NEXT),
     thresholds=(
@@ -163,7 +163,7 @@ def one_device(context: Context) -> None:
     "alone, and so is what PyTorch fetches by itself.",
     why="The CPU must run ahead of a GPU to keep it busy; every such value makes both wait for "
     "each other, in every step.",
-    sources=("PyTorch: Performance Tuning Guide, avoid unnecessary CPU-GPU synchronization",),
+    sources=("B1",),
     needs=("model", "batch"),
     thresholds=(
         Threshold(

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import ris_diag
+from ris_diag.cause import all_causes
 
 TINY = """\
 import random
@@ -95,7 +96,11 @@ not_callable = "text"
 
 @pytest.fixture(scope="session", autouse=True)
 def _optimiser_loaded() -> None:
-    """Torch imports modules at the first step; pytester would unload and load them every time."""
+    """Torch imports modules at the first step; pytester would unload and load them every time.
+
+    Causes are registered when they are imported, which they can be once.
+    """
+    all_causes()
     weight = torch.nn.Parameter(torch.zeros(1))
     weight.grad = torch.zeros(1)
     torch.optim.SGD([weight]).step()

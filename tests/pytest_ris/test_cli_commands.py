@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from ris_diag import __version__
 from ris_diag import check as registry
 from ris_diag.cli import main
 from ris_diag.context import Context
+from ris_diag.result import Card
 from tests.expected import COUNT, IDS, behind, letters
 
 pytestmark = pytest.mark.usefixtures("project")
@@ -205,6 +206,22 @@ def test_gate_stops_behind_the_first_family_that_fails(
     assert verdict.format(left=left) in result.stdout.splitlines()
     assert "READY FOR FULL HPO" not in result.stdout
     assert len(read_json(project)["results"]) == COUNT - left
+
+
+@pytest.mark.parametrize("command", ["check", "gate"])
+def test_the_gpu_is_named_below_the_results(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    card = Card(device="cuda:0", name="NVIDIA [H100]", capability="9.0", peak_bytes=2**21)
+    monkeypatch.setattr("ris_diag.runner.Runner.cards", [card])
+    result = ris_diag(command, "--case=tiny:bare", "--json=out.json")
+    line = "cuda:0: NVIDIA [H100], compute capability 9.0, peak memory 2.0 MiB"
+    assert result.stdout.splitlines().count(line) == 1
+    assert read_json(project)["cards"] == [asdict(card)]
+
+
+def test_no_gpu_is_named_on_the_cpu() -> None:
+    assert "capability" not in ris_diag("check", "--case=tiny:bare").stdout
 
 
 def test_gate_is_closed_for_what_does_not_apply() -> None:

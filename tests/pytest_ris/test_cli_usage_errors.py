@@ -5,6 +5,7 @@ import torch
 from click.testing import CliRunner
 
 from ris_diag.cli import main
+from ris_diag.cuda import absent, found
 
 pytestmark = pytest.mark.usefixtures("project")
 
@@ -97,11 +98,17 @@ def test_wrong_pyproject(project: pytest.Pytester, content: str, message: str) -
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 @pytest.mark.parametrize("option", ["--gpu", "--device=cuda", "--device=cuda:3"])
-def test_cuda_that_is_not_there(option: str) -> None:
-    message = refusal("check", "--case=tiny:learns", option)
+@pytest.mark.parametrize("command", ["check", "gate"])
+def test_cuda_that_is_not_there(command: str, option: str) -> None:
     device = option.partition("=")[2] or "cuda"
-    assert message.startswith(f"device '{device}' asked for, but torch {torch.__version__} ")
-    assert message.endswith("sees 0 CUDA devices")
+    assert refusal(command, "--case=tiny:learns", option) == absent(device, found())
+    assert refusal(command, "--case=nowhere:case", option) == absent(device, found())
+
+
+@pytest.mark.parametrize("command", ["check", "gate"])
+def test_devices_that_contradict_each_other(command: str) -> None:
+    message = refusal(command, "--case=tiny:learns", "--gpu", "--device=cpu")
+    assert message == "--gpu beside --device cpu: expected one of them"
 
 
 @pytest.mark.parametrize("device", ["tpu9", "meta"])

@@ -95,7 +95,7 @@ def test_an_expected_failure_has_none() -> None:
 def test_json_of_the_command_line_holds_it(project: pytest.Pytester) -> None:
     RIS.invoke(main, ["check", "--case=piled:case", "--select=L011", "--json=out.json"])
     report = json.loads((project.path / "out.json").read_text())
-    assert report["schema"] == 2
+    assert report["schema"] == 3
     (named,) = report["diagnosis"]["named"]
     assert (named["id"], named["area"]) == ("C070", "loop")
     assert named["place"].startswith("piled.py:")
@@ -133,7 +133,7 @@ def test_every_case_has_its_own(project: pytest.Pytester, mode: list[str]) -> No
     ]
     assert lines.index(HEAD) == lines.index("case piled") + 1
     report = json.loads((project.path / "out.json").read_text())
-    named = {case: entry["named"] for case, entry in report["diagnoses"].items()}
+    named = {entry["case"]: entry["named"] for entry in report["diagnoses"]}
     assert named["learns"] == []
     assert [entry["id"] for entry in named["piled"]] == ["C070"]
     assert "diagnosis" not in report

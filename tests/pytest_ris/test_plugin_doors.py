@@ -67,17 +67,17 @@ def test_one_test_a_case_and_check(project: pytest.Pytester, mode: list[str]) ->
     assert result.ret == 1
     test = "test_suite.py::test_trainings"
     for name, outcome in (
-        ("learns-L001-one-batch-learns", "PASSED"),
-        ("frozen-L001-one-batch-learns", "FAILED"),
-        ("known-L001-one-batch-learns", "XFAIL"),
-        ("learns-L002-beta-walk", "SKIPPED"),
+        ("learns-L001-one-batch-learns-cpu", "PASSED"),
+        ("frozen-L001-one-batch-learns-cpu", "FAILED"),
+        ("known-L001-one-batch-learns-cpu", "XFAIL"),
+        ("learns-L002-beta-walk-cpu", "SKIPPED"),
     ):
         lines = [line for line in result.outlines if f"{test}[{name}]" in line]
         assert any(outcome in line for line in lines), name
     result.stdout.fnmatch_lines_random(
         [
             "L001 one-batch-learns: the loop took 0 optimiser steps, *",
-            f"  Reproduce: pytest '{test}[[]frozen-L001-one-batch-learns[]]' --ris-seed 0",
+            f"  Reproduce: pytest '{test}[[]frozen-L001-one-batch-learns-cpu[]]' --ris-seed 0",
             "SKIPPED*does not apply: needs *Case.covariance.*",
             "XFAIL*ticket 12 (the loop took 0 optimiser*",
         ]
@@ -134,7 +134,7 @@ def test_cases_do_not_make_each_other_ready(project: pytest.Pytester) -> None:
         def test_recorded(check, record_property):
             result = dict(id=check.id, slug="s", family=check.family, title="t", status="pass")
             case = "a" if check.id[0] == "G" else "b"
-            record_property("ris", dict(case=case, result=result))
+            record_property("ris", dict(case=case, device="cpu", cards=[], result=result))
         """
     )
     result = project.runpytest_inprocess()
@@ -202,7 +202,7 @@ def test_it_stands_beside_other_parameters(project: pytest.Pytester) -> None:
     )
     result = project.runpytest_inprocess("-v", "--ris-select=L009")
     result.assert_outcomes(passed=2)
-    result.stdout.fnmatch_lines(["*[[]learns-L009-one-step-a-batch-2[]] PASSED*"])
+    result.stdout.fnmatch_lines(["*[[]learns-L009-one-step-a-batch-cpu-2[]] PASSED*"])
 
 
 REFUSED = {

@@ -24,10 +24,20 @@ def heavy(result: pytest.RunResult) -> str:
     return next(line for line in result.outlines if line.startswith("heavy:"))
 
 
-@pytest.mark.parametrize("options", [(), ("-v", "-n0"), ("--ris-seed=3",)], ids=" ".join)
+@pytest.mark.parametrize(
+    "options", [(), ("-v", "-n0"), ("--ris-seed=3",), ("--ris-device=cpu",)], ids=" ".join
+)
 def test_nothing_heavy_is_imported(probed: pytest.Pytester, options: tuple[str, ...]) -> None:
     result = probed.runpytest_subprocess(*LIGHT, *options)
     result.assert_outcomes(passed=1)
+    assert heavy(result) == "heavy: []"
+
+
+def test_tests_for_cuda_are_skipped_without_torch(probed: pytest.Pytester) -> None:
+    probed.makepyfile(test_suite="import pytest\n@pytest.mark.cuda\ndef test_it(ris_device): pass")
+    result = probed.runpytest_subprocess(*LIGHT)
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["1 test for CUDA skipped: no --gpu"])
     assert heavy(result) == "heavy: []"
 
 
@@ -50,6 +60,7 @@ def test_options_without_the_plugin_are_unknown(probed: pytest.Pytester) -> None
     without = probed.runpytest_subprocess("-p", "no:ris")
     without.assert_outcomes(passed=1)
     assert without.ret == 0
-    refused = probed.runpytest_subprocess("-p", "no:ris", "--ris-list")
-    assert refused.ret == 4
-    refused.stderr.fnmatch_lines(["*unrecognized arguments: --ris-list"])
+    for option in ("--ris-list", "--gpu", "--ris-device=cpu"):
+        refused = probed.runpytest_subprocess("-p", "no:ris", option)
+        assert refused.ret == 4
+        refused.stderr.fnmatch_lines([f"*unrecognized arguments: {option}"])

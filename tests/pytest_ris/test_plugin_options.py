@@ -92,7 +92,7 @@ def test_json_holds_all_results(project: pytest.Pytester, mode: list[str]) -> No
         skipped=counts["skip"] - 1,
         xfailed=1,
     )
-    assert report["schema"] == 2
+    assert report["schema"] == 3
     assert report["case"] == "known"
     assert report["device"] == "cpu"
     assert report["ok"] is False
@@ -201,6 +201,7 @@ def test_ini_twins(project: pytest.Pytester, form: str) -> None:
             'ris_ignore = ["L001", "L002,L003"]\n'
             "ris_seed = 11\n"
             "ris_gpu = false\n"
+            'ris_device = ["cpu"]\n'
             'ris_json = "twin.json"\n'
         )
     else:
@@ -212,6 +213,7 @@ def test_ini_twins(project: pytest.Pytester, form: str) -> None:
             "ris_ignore = L001 L002,L003\n"
             "ris_seed = 11\n"
             "ris_gpu = false\n"
+            "ris_device = cpu\n"
             "ris_json = twin.json\n"
         )
     result = project.runpytest_inprocess()

@@ -35,7 +35,7 @@ def test_failing_check_shows_its_message_alone(project: pytest.Pytester, mode: l
     result.stdout.fnmatch_lines(
         [
             "*= FAILURES =*",
-            "*_ test_check[[]L009-one-step-a-batch[]] _*",
+            "*_ test_check[[]L009-one-step-a-batch-cpu[]] _*",
             "L009 one-step-a-batch: 0 optimiser steps for 12 batches (4 epochs), 0 backward passes",
             f"  Place: tiny.py:{line_of(project, 'def frozen_fit')}",
             "  Try: call zero_grad(), backward() and step() inside the loop over batches",

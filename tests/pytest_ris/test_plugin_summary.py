@@ -24,7 +24,7 @@ def test_recorded(check, record_property):
     family = next(f.name for f in FAMILIES if f.letter == check[0])
     result = dict(id=check, slug="slug", family=family, title="t", status="pass", seconds=0.1)
     result.update(CHANGED.get(check, dict()))
-    record_property("ris", dict(case="recorded", result=result))
+    record_property("ris", dict(case="recorded", device="cpu", cards=[], result=result))
 """
 IDS = [check.id for check in registry.all_checks()]
 

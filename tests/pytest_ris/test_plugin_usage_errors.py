@@ -112,15 +112,63 @@ def test_case_that_names_unknown_checks(project: pytest.Pytester) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
-@pytest.mark.parametrize("how", ["option", "ini", "n2"])
-def test_gpu_without_cuda(project: pytest.Pytester, how: str) -> None:
-    options = {"option": ["--gpu"], "ini": [], "n2": ["--gpu", "-n2"]}[how]
-    if how == "ini":
-        project.makeini("[pytest]\nris_gpu = true\n")
-    result = project.runpytest_inprocess(*options, "--ris-case=tiny:learns")
+@pytest.mark.parametrize("xdist", [[], ["-n0"], ["-n2"]], ids=["plain", "n0", "n2"])
+@pytest.mark.parametrize(
+    ("option", "line", "device"),
+    [
+        ("--gpu", "", "cuda"),
+        ("--ris-device=cuda", "", "cuda"),
+        ("--ris-device=cpu,cuda:1", "", "cuda:1"),
+        ("--ris-seed=0", "ris_gpu = true", "cuda"),
+        ("--ris-seed=0", "ris_device = cpu cuda", "cuda"),
+        ("--gpu", "ris_device = cpu", "cuda"),
+    ],
+)
+def test_cuda_that_is_not_there(
+    project: pytest.Pytester, option: str, line: str, device: str, xdist: list[str]
+) -> None:
+    project.makeini(f"[pytest]\n{line}\n")
+    result = project.runpytest_inprocess(*xdist, option, "--ris-case=tiny:learns")
     assert_refused(
-        result, "ERROR: device 'cuda' asked for, but torch * (CUDA build: *) sees 0 CUDA devices"
+        result,
+        f"ERROR: device '{device}' asked for, but torch sees no CUDA device: torch "
+        f"{torch.__version__}, built *; * driver *; CUDA_VISIBLE_DEVICES *. Try: *",
     )
+
+
+WRONG_DEVICES = {
+    "tpu": "--ris-device tpu: tpu isn't known",
+    "cpu,gpu,cuda:x,cuda:01": "--ris-device cpu,gpu,cuda:x,cuda:01: gpu isn't known, cuda:x isn't "
+    "known, cuda:01 isn't known",
+    "cpu,cpu": "--ris-device cpu,cpu: cpu is there twice",
+    "cuda,cuda:0,mps": "--ris-device cuda,cuda:0,mps: mps isn't known, cuda0 is there twice",
+    ",": "--ris-device: no device",
+}
+
+
+@pytest.mark.parametrize("devices", WRONG_DEVICES)
+@pytest.mark.parametrize("xdist", [[], ["-n0"], ["-n2"]], ids=["plain", "n0", "n2"])
+def test_wrong_devices(project: pytest.Pytester, devices: str, xdist: list[str]) -> None:
+    expected = "; expected cpu, cuda or cuda:N, separated by commas"
+    message = f"ERROR: {WRONG_DEVICES[devices]}{expected}"
+    assert_refused(project.runpytest_inprocess(*xdist, f"--ris-device={devices}"), message)
+
+
+@pytest.mark.parametrize("xdist", [[], ["-n0"], ["-n2"]], ids=["plain", "n0", "n2"])
+def test_devices_that_contradict_each_other(project: pytest.Pytester, xdist: list[str]) -> None:
+    message = "ERROR: --gpu beside --ris-device cpu: expected one of them, or cuda in the list"
+    assert_refused(project.runpytest_inprocess(*xdist, "--gpu", "--ris-device=cpu"), message)
+    project.makeini("[pytest]\nris_gpu = true\nris_device = cpu\n")
+    message = "ERROR: ris_gpu beside ris_device = cpu: expected one of them, or cuda in the list"
+    assert_refused(project.runpytest_inprocess(*xdist), message)
+
+
+def test_the_command_line_wins_over_the_ini_file(project: pytest.Pytester) -> None:
+    project.makeini("[pytest]\nris_gpu = true\nris_device = nonsense\n")
+    result = project.runpytest_inprocess(
+        "--ris-device=cpu", "--ris-case=tiny:learns", "--ris-select=L009"
+    )
+    result.assert_outcomes(passed=1)
 
 
 @pytest.mark.parametrize(
@@ -129,6 +177,11 @@ def test_gpu_without_cuda(project: pytest.Pytester, how: str) -> None:
         ("ris_select = Z9", UNKNOWN),
         ("ris_ignore = Z9", UNKNOWN),
         ("ris_seed = many", "invalid literal for int() with base 10: 'many'"),  # pytest's own
+        (
+            "ris_device = cpu,tpu",
+            "ris_device = cpu,tpu: tpu isn't known; expected cpu, cuda or cuda:N, separated by "
+            "commas",
+        ),
         ("ris_json = nowhere/out.json", OPTIONS["--ris-json=nowhere/out.json"]),
     ],
 )

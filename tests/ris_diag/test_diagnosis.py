@@ -292,7 +292,7 @@ def test_json_is_plain_and_versioned() -> None:
         results=failed("hum", "smell", "litmus-does-not-fall"),
     )
     content = json.loads(json.dumps(report.to_json(), allow_nan=False))
-    assert content["schema"] == SCHEMA_VERSION == 2
+    assert content["schema"] == SCHEMA_VERSION == 3
     found = content["diagnosis"]
     assert set(found) == {"settled", "named", "contenders", "unexplained"}
     assert found["settled"] is False

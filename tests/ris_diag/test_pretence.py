@@ -17,6 +17,8 @@ from ris_diag.pretence import DEVICE, pretended
 from ris_diag.standing import Pretended
 from tests.ris_diag.lines import line_of
 
+BEFORE = torch.Generator()
+
 
 def there(*shape: int) -> Tensor:
     return torch.ones(*shape).to(DEVICE)
@@ -143,6 +145,8 @@ def generators_of_the_device() -> None:
     x = there(3)
     source = torch.Generator(device=x.device).manual_seed(0)
     assert source.device == DEVICE
+    assert isinstance(BEFORE, torch.Generator)
+    assert BEFORE.device.type == torch.Generator().device.type == "cpu"
     torch.rand(3, device=x.device, generator=source)
 
 
