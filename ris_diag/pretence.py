@@ -232,7 +232,7 @@ class _Dispatched(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 functions.origins.put(tensor, Origin(call=call, tensor=tensor, stage=stage))
 
 
-class _OfAllGenerators(type):
+class _OfAllGenerators(type(torch.Generator)):  # type: ignore[misc]
     """A generator that was made before is one as well."""
 
     def __instancecheck__(cls, instance: Any) -> bool:
