@@ -141,7 +141,9 @@ class _Functions(TorchFunctionMode):
         elif name in ("__getitem__", "__setitem__"):
             masks = [t for t in tensors_in(list(args[1:2])) if t.dtype in (torch.bool, torch.uint8)]
             # Filling masked entries with one number needs no count of them.
-            filled = name == "__setitem__" and torch.as_tensor(args[2]).numel() == 1
+            filled = name == "__setitem__" and not (
+                isinstance(args[2], Tensor) and args[2].numel() > 1
+            )
             if any(self.there.of(mask) for mask in masks) and not filled:
                 self._note(self.seen.waits, "indexing with a mask")
 
@@ -206,11 +208,12 @@ class _Dispatched(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not any(there) and not (within and (not given or caller == "ctc_loss")):
             self._remember(name, given, made)
             return result
+        picking = tensors_in(args[1]) if name in INDEXING else []
         for number, tensor in enumerate(given if any(there) and name not in LENGTHS else ()):
             # A scalar of the CPU goes anywhere, unless it is what is written to.
             written = number == 0 and func._schema.is_mutable
             if not there[number] and (tensor.ndim or written):
-                functions.meet(name, tensor, index=name in INDEXING and number > 0)
+                functions.meet(name, tensor, index=any(tensor is index for index in picking))
         for tensor in made:
             functions.there.put(tensor, True)
         return result

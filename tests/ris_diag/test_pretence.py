@@ -210,8 +210,12 @@ def test_what_meets_without_a_device_is_seen(
 
 
 def test_an_index_of_the_cpu_works_with_a_copy() -> None:
-    (meeting,) = seen_in(lambda: there(4)[torch.arange(2)]).meetings
-    assert meeting.index
+    def values() -> None:
+        there(4)[there(2).long()] = torch.ones(2)
+
+    (index,) = seen_in(lambda: there(4)[torch.arange(2)]).meetings
+    (value,) = seen_in(values).meetings
+    assert (index.index, value.index) == (True, False)
 
 
 def test_what_one_tensor_does_is_said_once() -> None:
