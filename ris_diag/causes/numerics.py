@@ -107,7 +107,6 @@ cause(
     title="The gradient is too small for float16",
     looks={
         "gradient-underflows": ALWAYS,
-        "parameters-get-gradient": SOMETIMES,
         "parameters-move": SOMETIMES,
         "update-too-small": SOMETIMES,
     },
@@ -150,6 +149,18 @@ cause(
     repair="Compute with a copy in half precision, or under autocast; never cast the weights "
     "themselves inside of the loop.",
     reference="Mixed Precision Training (Micikevicius et al., ICLR 2018)",
+)
+
+cause(
+    "C234",
+    "devices-part",
+    area="numerics",
+    title="The device computes something else than the CPU",
+    looks={"devices-part": ALWAYS},
+    silent="Each device by itself trains.",
+    repair="Look at what depends on the device in the named module; run it on the same input on "
+    "both.",
+    reference="Silent Bugs in Deep Learning Frameworks (Tambon et al., 2023)",
 )
 
 cause(

@@ -331,3 +331,50 @@ def two_losses_scaled() -> Case:
 )
 def second_loss_is_not_scaled() -> Case:
     return _two_losses("second_loss_is_not_scaled", both=False)
+
+
+# ---- another formula on the device
+
+
+class FastSilu(nn.Module):
+    """x sigmoid(x), on CUDA by a formula that is faster and another one."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.device = device
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == self.device:
+            return F.hardswish(x)  # planted: faster_formula_on_cuda
+        return F.silu(x)
+
+
+def with_silu(device: str = "cuda") -> Case:
+    def model() -> nn.Module:
+        return nn.Sequential(nn.Linear(8, 32), FastSilu(device), nn.Linear(32, 1))
+
+    return supervised(
+        "faster_formula",
+        model,
+        regression,
+        F.mse_loss,
+        optimizer=lambda model: torch.optim.AdamW(model.parameters(), lr=1e-2),
+    )
+
+
+def one_formula() -> Case:
+    return with_silu("none")
+
+
+@fault(
+    "L075",
+    says="part at the output of 1",
+    cause="devices-part",
+    healthy=one_formula,
+    proof=lambda: bool((FastSilu("cpu")(torch.ones(1)) != FastSilu("none")(torch.ones(1))).all()),
+    within=(FastSilu,),
+    source=SILENT,
+    device="cuda",
+)
+def faster_formula_on_cuda() -> Case:
+    return with_silu()
