@@ -7,6 +7,7 @@ where it is.
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ def random(*shape: int, dtype: torch.dtype = torch.complex64, seed: int = 0) -> 
     return torch.randn(*shape, generator=generator, dtype=dtype)
 
 
-def value_and_gradient(R_hat: Tensor, R_true: Tensor, **weights: float) -> list[Tensor]:
+def value_and_gradient(R_hat: Tensor, R_true: Tensor, **weights: Any) -> list[Tensor]:
     R_hat = R_hat.detach().requires_grad_()
     value = nmse(R_hat, R_true, **weights)
     (gradient,) = torch.autograd.grad(value.sum(), R_hat)
@@ -42,7 +43,7 @@ def value_and_gradient(R_hat: Tensor, R_true: Tensor, **weights: float) -> list[
 def elsewhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kernel:
     """Value, gradient and value without a graph, on CUDA or by its path on the CPU."""
 
-    def run(R_hat: Tensor, R_true: Tensor, **weights: float) -> list[Tensor]:
+    def run(R_hat: Tensor, R_true: Tensor, **weights: Any) -> list[Tensor]:
         if request.param == "cuda":
             return value_and_gradient(R_hat.to("cuda"), R_true.to("cuda"), **weights)
         with monkeypatch.context() as patched:
@@ -156,7 +157,7 @@ def test_no_number_is_read(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     R_hat = torch.empty(shape, dtype=dtype, device="meta", requires_grad=True)
     R_true = torch.empty(shape, dtype=dtype, device="meta")
     for reduction in ("none", "mean", "sum"):
-        value = nmse(R_hat, R_true, reduction=reduction)  # type: ignore[arg-type]  # one of them
+        value = nmse(R_hat, R_true, reduction=reduction)
         (first,) = torch.autograd.grad(value.sum(), R_hat, create_graph=True)
         (second,) = torch.autograd.grad(torch.view_as_real(first).sum(), R_hat)
         assert (first.device.type, first.shape, second.shape) == ("meta", shape, shape)
