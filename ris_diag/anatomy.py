@@ -203,7 +203,7 @@ class _Mode(TorchFunctionMode):
                 seen.whole[id(result)] = result
         if name in FLAT and trained:
             seen.flat.append(self._called(name, args, kwargs, result))
-        if trained and isinstance(result, Tensor) and result.dtype in HALF:
+        if isinstance(result, Tensor) and result.requires_grad and result.dtype in HALF:
             self._follow_half(name, args, kwargs, result)
         self._follow_normalising(name, args, kwargs, result, trained)
         self._follow_linear(name, args, inputs, result)

@@ -5,7 +5,7 @@ im), as `torch.compile` falls back on complex operations; the diagonal told by i
 mask is read; sums in float64, so that complex64 needs no scale. `looking` is what the kernel does
 on the CPU: it reads two norms back, so the host waits for the device, and moves less.
 
-Neither has the edges of `model.nmse` (parts of the truth that are zero), which change single numbers
+Neither has the edges of `model.nmse` (parts of the truth that are zero), which change one number
 a sample, nor a second order: what wins gets them.
 """
 
