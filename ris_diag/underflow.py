@@ -13,7 +13,7 @@ from ris_diag.graph import leaves
 from ris_diag.places import calling_place
 
 # Powers of two change no digit that float16 can hold; the largest that overflows nowhere is taken.
-FACTORS = (2.0**20, 2.0**16, 2.0**12, 2.0**8)
+FACTORS = (2.0**20, 2.0**16, 2.0**12, 2.0**8, 2.0**4)
 COUNTS = 1e-3  # of the largest gradient: a parameter's below it may be nothing but rounding
 
 
@@ -26,7 +26,7 @@ class Lost:
         shares: by name of the parameter what is lost of its gradient, `||g - g'|| / ||g'||`, where
             g' is the gradient of the larger loss divided by the factor; 0 where there is next to
             none.
-        factor: by which the loss was larger.
+        factor: by which the loss was larger; 1 where the scale is as large as float16 allows.
         place: file:line of the user's backward pass.
     """
 
@@ -69,13 +69,15 @@ class _Watch:
         as_it_is = _gradient(root, held, 1.0)
         if not _finite(as_it_is):
             return
-        for factor in FACTORS:
-            larger = _gradient(root, held, factor)
+        shares, factor = [0.0] * len(held), 1.0
+        for larger_by in FACTORS:
+            larger = _gradient(root, held, larger_by)
             if _finite(larger):
-                shares = dict(zip(names, _shares(as_it_is, larger), strict=True))
-                lost = Lost(number=self.count, shares=shares, factor=factor, place=calling_place())
-                self.seen.append(lost)
-                return
+                shares, factor = _shares(as_it_is, larger), larger_by
+                break
+        named = dict(zip(names, shares, strict=True))
+        lost = Lost(number=self.count, shares=named, factor=factor, place=calling_place())
+        self.seen.append(lost)
 
 
 def _shares(as_it_is: list[Tensor], larger: list[Tensor]) -> list[float]:
