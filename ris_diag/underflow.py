@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
 
@@ -15,6 +15,19 @@ from ris_diag.places import calling_place
 # Powers of two change no digit that float16 can hold; the largest that overflows nowhere is taken.
 FACTORS = (2.0**20, 2.0**16, 2.0**12, 2.0**8, 2.0**4)
 COUNTS = 1e-3  # of the largest gradient: a parameter's below it may be nothing but rounding
+
+
+@dataclass
+class Passes:
+    """What was seen of the backward passes.
+
+    Attributes:
+        seen: those that were compared.
+        refused: what PyTorch says where a graph doesn't let its gradient be taken twice.
+    """
+
+    seen: list["Lost"] = field(default_factory=list)
+    refused: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,27 +50,30 @@ class Lost:
 
 
 @contextmanager
-def losing(model: nn.Module) -> Iterator[list[Lost]]:
+def losing(model: nn.Module) -> Iterator[Passes]:
     """Take every backward pass inside the `with` once more, with a larger loss.
 
     Left out are passes whose gradient isn't finite as it is: a GradScaler lowers its scale then.
     """
     watch = _Watch({id(p): name for name, p in model.named_parameters()})
     with patch.object(torch.autograd, "backward", watch.noted(torch.autograd.backward)):
-        yield watch.seen
+        yield watch.passes
 
 
 class _Watch:
     def __init__(self, names: dict[int, str]) -> None:
-        self.names, self.seen, self.count = names, list[Lost](), 0
+        self.names, self.passes, self.count = names, Passes(), 0
 
     def noted(self, original: Callable[..., None]) -> Callable[..., None]:
         """`torch.autograd.backward` with a look at the gradient in front of it."""
 
         def backward(tensors: Any, *args: Any, **kwargs: Any) -> None:
             root = tensors if isinstance(tensors, Tensor) else next(iter(tensors))
-            if root.numel() == 1 and root.grad_fn is not None:
-                self._compare(root)
+            if root.numel() == 1 and root.grad_fn is not None and not self.passes.refused:
+                try:
+                    self._compare(root)
+                except RuntimeError as error:  # checkpoints that are re-entered, for one
+                    self.passes.refused = str(error).partition("\n")[0]
             self.count += 1
             original(tensors, *args, **kwargs)
 
@@ -77,7 +93,7 @@ class _Watch:
                 break
         named = dict(zip(names, shares, strict=True))
         lost = Lost(number=self.count, shares=named, factor=factor, place=calling_place())
-        self.seen.append(lost)
+        self.passes.seen.append(lost)
 
 
 def _shares(as_it_is: list[Tensor], larger: list[Tensor]) -> list[float]:

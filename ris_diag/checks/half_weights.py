@@ -6,7 +6,7 @@ from ris_diag.case import Plan
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context, Subject
 from ris_diag.measure import LITMUS_BATCH, LITMUS_EPOCHS, accumulation, listed, run_fit
-from ris_diag.underflow import Lost, losing
+from ris_diag.underflow import Passes, losing
 from ris_diag.watched import (
     DISSECTED,
     dissected,
@@ -50,10 +50,13 @@ def gradient_survives_half(context: Context) -> None:
         context.say("not judged: a script can't be run with another loss")
         return
     passes, scales = subject.once("underflow", _compared_passes)
-    if not passes:
+    if passes.refused:
+        context.say(f"not judged: the gradient can't be taken twice ({passes.refused})")
+        return
+    if not passes.seen:
         context.say("not judged: no backward pass has a finite gradient")
         return
-    last, limit = passes[-1], context.limit("max_lost")
+    last, limit = passes.seen[-1], context.limit("max_lost")
     scale = scales[last.number]
     lost = {name: share for name, share in last.shares.items() if share > limit}
     context.measure(lost=lost, scale=scale)
@@ -70,14 +73,14 @@ def gradient_survives_half(context: Context) -> None:
         )
 
 
-def _compared_passes(subject: Subject) -> tuple[list[Lost], list[float]]:
+def _compared_passes(subject: Subject) -> tuple[Passes, list[float]]:
     """The compared passes of three steps, and the GradScaler's factor at every pass."""
     model, count = subject.model(), accumulation(subject)
     batches = [subject.batch("train", LITMUS_BATCH, offset=k) for k in range(count)]
     plan = Plan(epochs=LITMUS_EPOCHS, train=batches)
-    with losing(model) as seen:
+    with losing(model) as compared:
         fitted = run_fit(subject, subject.fit, model, plan, stop_after=DISSECTED, planned=DISSECTED)
-    return seen, [passes.scale for passes in fitted.trace.backward]
+    return compared, [passes.scale for passes in fitted.trace.backward]
 
 
 @check(

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 import ris_diag
 from ris_diag import Case, Epoch, Plan
@@ -219,6 +220,18 @@ def test_nothing_to_judge_without_float16(case: Case, why: str) -> None:
     assert (result.status, result.lines) == ("pass", [f"not judged: {why}"])
 
 
+def test_a_graph_that_gives_its_gradient_once() -> None:
+    def middle(h: Tensor) -> Tensor:
+        output: Tensor = checkpoint(torch.tanh, h, use_reentrant=True)
+        return output
+
+    result = ris_diag.run(around(middle), select="L072")["L072"]
+    assert result.status == "pass"
+    (line,) = result.lines
+    assert line.startswith("not judged: the gradient can't be taken twice (")
+    assert "heckpoint" in line
+
+
 def test_the_training_goes_on_as_before_while_it_is_watched() -> None:
     case = with_scaler(1.0, torch.float16)
     assert case.fit is not None
@@ -230,9 +243,9 @@ def test_the_training_goes_on_as_before_while_it_is_watched() -> None:
         model = case.model()
         plan = Plan(epochs=12, train=[regression("train", 0, 16)])
         if watched:
-            with losing(model) as seen:
+            with losing(model) as compared:
                 history = case.fit(model, plan)
-            assert seen
+            assert len(compared.seen) == 12
         else:
             history = case.fit(model, plan)
         return [epoch.train for epoch in history]
