@@ -5,12 +5,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from ris_diag.recorded import OUTSIDE, Part, RecordedRun
+from ris_diag.rounding import difference, largest_of, limit_of, unit_of
 
-LIKELY = 8.0  # lambda of the bound
 SMALL = 1e-2  # of the largest gradient: a smaller one may be nothing but rounding
 
 
@@ -61,25 +60,15 @@ def compare(first: RecordedRun, second: RecordedRun, nudged: RecordedRun) -> Com
     """Compare a run with one on another device, part by part, up to the first that differs.
 
     Outputs of modules come first, in order of execution, then their gradients as backward made
-    them, then those of the parameters, then the losses of the steps. The limit of a part is
-
-        2 * lambda * sqrt(n) * max(u, d)
-
-    - u, the unit roundoff: half of `torch.finfo(dtype).eps` of the coarsest dtype so far.
-    - n, roundings in a row: the sum of `Part.length` up to this part. A backward pass makes the
-      sums of the forward pass twice more, and so does every further step with all of them.
-    - lambda = 8: a sum of n terms is off by lambda sqrt(n) u of its terms at most, but for a
-      probability of 2 n exp(-lambda^2 / 2) (Higham and Mary, A New Approach to Probabilistic
-      Rounding Error Analysis, SIAM J. Sci. Comput. 41(5), 2019, theorem 2.4).
-    - d, the change of this part if every weight and input changes by its last digit. The error of
-      a result is the condition number times that of its data (Higham, Accuracy and Stability of
-      Numerical Algorithms, 2nd ed., section 1.6): d is the condition, measured in units of u.
-    - 2, as both runs round.
+    them, then those of the parameters, then the losses of the steps. The limit of a part is that
+    of `ris_diag.rounding.limit_of`, 2 lambda sqrt(n) max(u, d), where n is the sum of
+    `Part.length` up to this part: a backward pass makes the sums of the forward pass twice more,
+    a further step all of them again.
 
     Args:
         first: on the CPU.
         second: the same weights and batch on another device.
-        nudged: as the first, with every weight and input changed by its last digit.
+        nudged: as the first, with every weight and input changed by its last digit: d.
     """
     random = next((path for path in first.draws if path not in second.draws), "")
     parts: list[Parting] = []
@@ -97,31 +86,36 @@ def _all_parts(first: RecordedRun, second: RecordedRun, nudged: RecordedRun) -> 
     unit, count = 0.0, 0
     for what, name in KINDS.items():
         ours, theirs, moved = (_numbered(getattr(run, name)) for run in (first, second, nudged))
-        floor = SMALL * max(map(_largest, ours.values()), default=0.0) if "gradient" in what else 0
-        for (path, number), part in ours.items():
-            other, near = theirs.get((path, number)), moved.get((path, number))
-            values = [*part.values, *(other.values if other else ())]
-            unit = max([unit, *(torch.finfo(value.dtype).eps / 2 for value in values)])
+        largest = max((largest_of(part.values) for part in ours.values()), default=0.0)
+        floor = SMALL * largest if "gradient" in what else 0.0
+        for key, part in ours.items():
             count = count + part.length if what != "gradient" else 3 * total
-            change = _difference(part, near, floor)
-            yield Parting(
-                what=what,
-                path=path,
-                difference=_difference(part, other, floor),
-                limit=_limit(count, unit, change),
-            )
-    for step, value in enumerate(first.losses):
-        part, other, near = (_loss(run, step) for run in (first, second, nudged))
-        unit = max(unit, torch.finfo(value.dtype).eps / 2)
-        yield Parting(
-            what="loss",
-            path=f"step {step + 1}",
-            difference=_difference(part, other),
-            limit=_limit((1 + 3 * step) * total, unit, _difference(part, near)),
-        )
+            others, near = (run[key].values if key in run else None for run in (theirs, moved))
+            unit = max(unit, unit_of([*part.values, *(others or ())]))
+            yield _parting(what, key[0], (part.values, others, near), floor, count, unit)
+    for step in range(len(first.losses)):
+        loss, others, near = (run.losses[step : step + 1] for run in (first, second, nudged))
+        unit, count = max(unit, unit_of(loss)), (1 + 3 * step) * total
+        yield _parting("loss", f"step {step + 1}", (loss, others, near), 0.0, count, unit)
 
 
 KINDS = {"output": "outputs", "gradient of the output": "slopes", "gradient": "gradients"}
+Values = list[Tensor]
+
+
+def _parting(
+    what: str,
+    path: str,
+    values: tuple[Values, Values | None, Values | None],
+    floor: float,
+    count: int,
+    unit: float,
+) -> Parting:
+    """Of the values of the first run, the second, the nudged one; None where it has none."""
+    apart, change = (
+        math.inf if other is None else difference(values[0], other, floor) for other in values[1:]
+    )
+    return Parting(what=what, path=path, difference=apart, limit=limit_of(count, unit, change))
 
 
 def _numbered(parts: list[Part]) -> dict[tuple[str, int], Part]:
@@ -132,37 +126,3 @@ def _numbered(parts: list[Part]) -> dict[tuple[str, int], Part]:
         found[part.path, seen[part.path]] = part
         seen[part.path] += 1
     return found
-
-
-def _limit(count: int, unit: float, change: float) -> float:
-    return 2 * LIKELY * math.sqrt(max(1, count)) * max(unit, change)
-
-
-def _loss(run: RecordedRun, step: int) -> Part:
-    return Part(path="", length=1, values=run.losses[step : step + 1])
-
-
-def _largest(part: Part) -> float:
-    sizes = [value[value.isfinite()].abs().double() for value in part.values]
-    return max((float(size.max()) for size in sizes if size.numel()), default=0.0)
-
-
-def _difference(first: Part, second: Part | None, floor: float = 0.0) -> float:
-    """The largest of the part's tensors; inf where shapes differ, or only one is finite."""
-    if second is None or [v.shape for v in first.values] != [v.shape for v in second.values]:
-        return math.inf
-    pairs = zip(first.values, second.values, strict=True)
-    return max((_of_tensors(a, b, floor) for a, b in pairs), default=0.0)
-
-
-def _of_tensors(first: Tensor, second: Tensor, floor: float) -> float:
-    finite = first.isfinite()
-    if not torch.equal(finite, second.isfinite()):
-        return math.inf
-    wide = torch.complex128 if first.is_complex() or second.is_complex() else torch.float64
-    a, b = first[finite].to(wide), second[finite].to(wide)
-    difference = float((a - b).abs().max()) if a.numel() else 0.0
-    if difference == 0:
-        return 0.0
-    scale = max(float(a.abs().max()), floor)
-    return difference / scale if scale > 0 else math.inf

@@ -18,6 +18,7 @@ from ris_diag.comparable import nudged, without_dropout, without_tf32
 from ris_diag.context import Subject
 from ris_diag.graph import map_leaves, tensors_in
 from ris_diag.measure import LITMUS_BATCH, LITMUS_EPOCHS, LITMUS_STEPS, accumulation, run_fit
+from ris_diag.rounding import longest_sum
 
 OUTSIDE = "outside of all modules"
 
@@ -156,17 +157,6 @@ class _Recorder:
         if not torch.equal(state, self._state):
             self.draws.append(self._inside[-1] if self._inside else OUTSIDE)
         self._state = state
-
-
-def longest_sum(module: nn.Module, tensors: list[Tensor]) -> int:
-    """Terms of the longest sum that one call of a module can make, forward or backward.
-
-    The inputs of a unit and the units of an input by the module's own matrices, and every axis of
-    what goes in and out: a mean, a norm, a softmax, the gradient of a weight over the batch.
-    """
-    matrices = [p for p in module.parameters(recurse=False) if p.ndim > 1]
-    fans = [p.numel() // p.shape[k] for p in matrices for k in range(2)]
-    return max([1, *fans, *(size for tensor in tensors for size in tensor.shape)])
 
 
 def _kept(value: Tensor) -> Tensor:

@@ -32,8 +32,8 @@ from ris_diag.watched import place_of_loss, place_of_model
             name="max_share",
             value=1.0,
             unit="times what rounding explains: 2 lambda sqrt(n) max(u, d)",
-            why="the formula and its sources stand in ris_diag/parting.py; other last digits alone "
-            "give a hundredth of it",
+            why="the formula and its sources stand in ris_diag/rounding.py; other last digits "
+            "alone give a hundredth of it",
         ),
     ),
 )

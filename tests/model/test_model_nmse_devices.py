@@ -56,7 +56,7 @@ def elsewhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 def tolerance(dtype: torch.dtype, size: int) -> float:
     """Two sums of 2 N^2 squares, a quotient, a square: 2 lambda sqrt(2 N^2) u with lambda = 8.
 
-    The bound of Higham and Mary (2019) for sums of n terms, as in `ris_diag.parting`.
+    The bound of Higham and Mary (2019) for sums of n terms, as in `ris_diag.rounding`.
     """
     unit = torch.finfo(dtype).eps / 2
     return float(2 * 8 * (2 * size * size + 8) ** 0.5 * unit)
