@@ -15,7 +15,7 @@ from ris_diag.comparable import nudged, without_dropout, without_tf32
 from ris_diag.context import Subject
 from ris_diag.parting import Comparison, Parting, compare
 from ris_diag.recorded import OUTSIDE, Part, RecordedRun, recorded
-from ris_diag.rounding import longest_sum
+from ris_diag.rounding import difference, longest_sum
 from tests.faults.healthy import small
 from tests.faults.zoo import ZOO
 from tests.faults.zoo_parts import adam, mlp, regression, supervised
@@ -322,6 +322,32 @@ def test_a_nudge_is_one_digit(dtype: torch.dtype) -> None:
     eps = torch.finfo(dtype).eps
     assert 0.4 * eps < float(change.min())
     assert float(change.max()) < 2.1 * eps
+
+
+def test_differences() -> None:
+    one = torch.tensor([1.0, -4.0])
+    assert difference([one], [one + 0.5]) == 0.125
+    assert difference([one], [one + 0.5], floor=50.0) == 0.01
+    assert difference([one * 1j], [one * 1j + 0.5]) == 0.125
+    assert difference([one], [one[:1]]) == math.inf
+    assert difference([one], [one, one]) == math.inf
+    assert difference([0 * one], [one]) == math.inf
+    assert difference([], []) == 0.0
+    assert difference([one[:0]], [one[:0]]) == 0.0
+    for broken in (math.nan, math.inf):
+        spoilt = torch.tensor([1.0, broken])
+        assert difference([one], [spoilt]) == math.inf
+        assert difference([spoilt], [one]) == math.inf
+        assert difference([spoilt], [spoilt]) == 0.0
+
+
+def test_overflow_of_float16_has_a_border_that_is_not_compared() -> None:
+    first, second = (
+        torch.tensor(values).half() for values in ([1.0, 65504.0, math.inf], [1.0, math.inf, 2.0])
+    )
+    assert difference([first], [second]) == 0.0
+    assert difference([torch.ones(3).half()], [second]) == math.inf
+    assert difference([first.float()], [second.float()]) == math.inf
 
 
 def precisions() -> list[str]:
