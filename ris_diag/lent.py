@@ -32,6 +32,7 @@ class Lent:
         self.loader, self.validation = loader, validation
         self.place = calling_place()
         self._state = {name: t.detach().clone() for name, t in model.state_dict().items()}
+        self._devices = {tensor.device for tensor in model.state_dict().values()}
         self._modes = {module: module.training for module in model.modules()}
         self._gradients = {p: (p.requires_grad, p.grad) for p in model.parameters()}
         self._optimizer_state = _copied(optimizer.state_dict())
@@ -60,7 +61,9 @@ class Lent:
         }
 
     def restore(self) -> None:
-        """Numbers, gradients, modes and flags as they were when the case was made."""
+        """Device, numbers, gradients, modes and flags as they were when the case was made."""
+        if len(self._devices) == 1:
+            self.model.to(*self._devices)
         with torch.no_grad():
             for name, tensor in self.model.state_dict().items():
                 tensor.copy_(self._state[name])
@@ -79,7 +82,8 @@ class Lent:
         return self.model
 
     def fresh_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """The optimiser; `fresh_model` has put its state back."""
+        """The optimiser in the state it had, which goes where the model is by now."""
+        self.optimizer.load_state_dict(_copied(self._optimizer_state))
         return self.optimizer
 
     def batch(self, split: str, seed: int, size: int) -> Batch:

@@ -2,8 +2,12 @@
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
 import ris_diag
+from ris_diag import Case
 from ris_diag.check import get_check
 from ris_diag.checks.devices import judge
 from ris_diag.context import Context, Subject
@@ -14,6 +18,7 @@ from ris_diag.runner import Runner
 from tests.faults.healthy import small
 from tests.faults.plant_precision import FastSilu, one_formula, with_silu
 from tests.faults.zoo import ZOO
+from tests.faults.zoo_parts import regression
 
 CPU = torch.device("cpu")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
@@ -66,6 +71,37 @@ def test_what_draws_random_numbers_is_said_and_no_alarm() -> None:
     judge(seen, Comparison(parts=[], random=OUTSIDE), "cuda:0")
     assert not seen.findings
     assert seen.lines == [f"not compared: {OUTSIDE} draws random numbers that are the device's own"]
+
+
+def lent() -> tuple[Case, nn.Module, torch.optim.Optimizer]:
+    """In the middle of a training: the optimiser holds moments."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 1))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    x, y = regression("train", 0, 64)
+    torch.autograd.backward(F.mse_loss(model(x), y))
+    optimizer.step()
+    loader = DataLoader(TensorDataset(x, y), batch_size=16)
+    return Case.from_xy(model, loader, F.mse_loss, optimizer), model, optimizer
+
+
+def test_the_state_of_a_lent_optimiser_goes_where_the_model_is() -> None:
+    """Another dtype stands for another device: `load_state_dict` follows the weights to both."""
+    case, model, optimizer = lent()
+    assert case.optimizer is not None
+    case.optimizer(model.double())
+    moments = [state["exp_avg"] for state in optimizer.state.values()]
+    assert {moment.dtype for moment in moments} == {torch.float64}
+
+
+@needs_cuda
+def test_what_was_lent_comes_back_to_its_device() -> None:
+    case, model, optimizer = lent()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    result = ris_diag.run(case, select="L001,L075", device="cuda")["L075"]
+    assert result.status == "pass", result.message()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert {state["exp_avg"].device.type for state in optimizer.state.values()} == {"cpu"}
 
 
 @needs_cuda
