@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ris_diag.recorded import OUTSIDE, Part, RecordedRun
+from ris_diag.recorded import RecordedRun
+from ris_diag.recorder import OUTSIDE, Part
 from ris_diag.rounding import difference, largest_of, limit_of, unit_of
 
 SMALL = 1e-2  # of the largest gradient: a smaller one may be nothing but rounding

@@ -9,7 +9,8 @@ from ris_diag.context import Context
 from ris_diag.measure import LITMUS_STEPS
 from ris_diag.parting import Comparison, compare
 from ris_diag.places import where
-from ris_diag.recorded import OUTSIDE, recorded
+from ris_diag.recorded import recorded
+from ris_diag.recorder import OUTSIDE
 from ris_diag.watched import place_of_loss, place_of_model
 
 

@@ -13,7 +13,8 @@ from ris_diag.checks.devices import judge
 from ris_diag.context import Context, Subject
 from ris_diag.gate import lets_through
 from ris_diag.parting import Comparison, Parting, compare
-from ris_diag.recorded import OUTSIDE, recorded
+from ris_diag.recorded import recorded
+from ris_diag.recorder import OUTSIDE
 from ris_diag.runner import Runner
 from tests.faults.healthy import small
 from tests.faults.plant_precision import FastSilu, one_formula, with_silu

@@ -14,7 +14,8 @@ from ris_diag import Case
 from ris_diag.comparable import nudged, without_dropout, without_tf32
 from ris_diag.context import Subject
 from ris_diag.parting import Comparison, Parting, compare
-from ris_diag.recorded import OUTSIDE, Part, RecordedRun, recorded
+from ris_diag.recorded import RecordedRun, recorded
+from ris_diag.recorder import OUTSIDE, Part
 from ris_diag.rounding import difference, longest_sum
 from tests.faults.healthy import small
 from tests.faults.zoo import ZOO
