@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -304,6 +305,26 @@ def test_dropout_is_off_and_on_again() -> None:
 
 
 # ---- the parts
+
+
+def test_a_call_that_raises_leaves_the_names_of_the_others_right() -> None:
+    class Raises(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise ValueError
+
+    class Tries(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.last = nn.Linear(8, 4), Raises(), nn.Linear(4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            with suppress(ValueError):
+                x = self.second(x)
+            output: Tensor = self.last(x)
+            return output
+
+    assert [part.path for part in run(case(Tries)).outputs] == ["first", "last", "Tries"]
 
 
 def test_the_longest_sum() -> None:
