@@ -116,6 +116,8 @@ class Runner:
         if missing:
             parts = ", ".join(unlocking(part) for part in missing)
             return self._result(check, "skip", cause=f"does not apply: needs {parts}")
+        if check.cuda and self.subject.device.type != "cuda":
+            return self._result(check, "skip", cause=check.needs_gpu)
         if check.missing_extra:
             extra = f"pip install 'ris-diag[{check.extra}]'"
             return self._result(check, "skip", cause=f"did not run: needs {extra}")

@@ -15,6 +15,7 @@ from tests.faults import (  # noqa: F401  # each enters its faults
     plant_model,
     plant_numerics,
     plant_optimiser,
+    plant_precision,
     plant_scenes,
     plant_script,
     plant_wiring,

@@ -50,10 +50,10 @@ def examined(name: str, *, quick: bool = False) -> Row:
     fault = next(fault for fault in ALL_FAULTS if fault.name == name)
     case = fault.plant()
     start = time.process_time()
-    report = ris_diag.run(case, select=FAMILIES)
+    report = ris_diag.run(case, select=FAMILIES, device=fault.device)
     seconds = time.process_time() - start
     if not quick:
-        rest = ris_diag.run(fault.plant(), select="overfit").results
+        rest = ris_diag.run(fault.plant(), select="overfit", device=fault.device).results
         report = ris_diag.Report(
             case=report.case,
             device=report.device,
@@ -78,6 +78,11 @@ def examined(name: str, *, quick: bool = False) -> Row:
         named=slug or "-",
         shown=f"[{shown}] at {place!r}, wanted {'/'.join(fault.cause)}; signs {', '.join(signs)}",
     )
+
+
+def is_within_reach(fault: Fault) -> bool:
+    """Whether the device on which it shows is there."""
+    return fault.device == "cpu" or torch.cuda.is_available()
 
 
 def is_right(place: str, fault: Fault) -> bool:
@@ -131,7 +136,11 @@ def main() -> int:
     missed: list[str] = []
     with ProcessPoolExecutor(wanted.jobs, initializer=_one_thread) as pool:
         if not wanted.healthy:
-            names = [fault.name for fault in ALL_FAULTS if wanted.only in fault.name]
+            faults = [fault for fault in ALL_FAULTS if wanted.only in fault.name]
+            names = [fault.name for fault in faults if is_within_reach(fault)]
+            for fault in faults:
+                if fault.name not in names:
+                    print(f"{fault.name:<46}not run: shows on CUDA alone")  # noqa: T201
             answers = list(pool.map(_fault_job, [(name, wanted.quick) for name in names]))
             missed += _show_faults(answers) if answers else []
         if not wanted.faults:

@@ -39,6 +39,7 @@ class Fault:
         source: where such a fault is described.
         within: helpers that carry the change into the training: their lines count as `HERE`.
         proof: whether the fault is real, where its `outcome` can't show it.
+        device: on which it shows, "cpu" or "cuda".
     """
 
     name: str
@@ -51,6 +52,7 @@ class Fault:
     source: str = ""
     within: tuple[Any, ...] = ()
     proof: Callable[[], bool] | None = None
+    device: str = "cpu"
 
 
 FAULTS: list[Fault] = []
@@ -65,6 +67,7 @@ def fault(
     source: str = "",
     within: tuple[Any, ...] = (),
     proof: Callable[[], bool] | None = None,
+    device: str = "cpu",
 ) -> Callable[[Callable[[], Case]], Callable[[], Case]]:
     def register(plant: Callable[[], Case]) -> Callable[[], Case]:
         FAULTS.append(
@@ -79,6 +82,7 @@ def fault(
                 source=source,
                 within=within,
                 proof=proof,
+                device=device,
             )
         )
         return plant
