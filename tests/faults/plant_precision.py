@@ -98,7 +98,8 @@ def _cosines(model: nn.Module, batch: Pair, enabled: bool) -> tuple[Tensor, Tens
     x, y = batch
     with torch.autocast("cpu", dtype=torch.float16, enabled=enabled):
         features = model(x)
-        centres = F.normalize(features.new_ones(4, 4) - 2 * torch.eye(4, dtype=features.dtype))
+        ones = features.new_ones(4, 4)
+        centres = F.normalize(ones - 2 * torch.diag(ones[0]))
         scores = 24 * F.normalize(features, dim=1) @ centres
     return scores, y
 

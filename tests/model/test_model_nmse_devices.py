@@ -18,9 +18,7 @@ from model.nmse import nmse
 
 BOTH = [torch.complex64, torch.complex128]
 DEVICES = [
-    pytest.param(
-        "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-    ),
+    pytest.param("cuda", marks=pytest.mark.cuda),
     "unread",
 ]
 Kernel = Callable[..., list[Tensor]]

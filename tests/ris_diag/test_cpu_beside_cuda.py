@@ -22,7 +22,6 @@ from tests.faults.zoo import ZOO
 from tests.faults.zoo_parts import regression
 
 CPU = torch.device("cpu")
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
 
 def context() -> Context:
@@ -95,7 +94,7 @@ def test_the_state_of_a_lent_optimiser_goes_where_the_model_is() -> None:
     assert {moment.dtype for moment in moments} == {torch.float64}
 
 
-@needs_cuda
+@pytest.mark.cuda
 def test_what_was_lent_comes_back_to_its_device() -> None:
     case, model, optimizer = lent()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -105,7 +104,7 @@ def test_what_was_lent_comes_back_to_its_device() -> None:
     assert {state["exp_avg"].device.type for state in optimizer.state.values()} == {"cpu"}
 
 
-@needs_cuda
+@pytest.mark.cuda
 @pytest.mark.parametrize(
     "name", ["mlp_regression", "conv_batch_norm_dropout", "lstm", "transformer_tied", "float64"]
 )
@@ -115,13 +114,13 @@ def test_cpu_and_cuda_agree(name: str) -> None:
     assert result.measurements["compared"] > 5
 
 
-@needs_cuda
+@pytest.mark.cuda
 def test_the_reference_agrees_on_cuda() -> None:
     result = ris_diag.run(small(), select="L075", device="cuda")["L075"]
     assert result.status == "pass", result.message()
 
 
-@needs_cuda
+@pytest.mark.cuda
 def test_a_formula_of_the_device_is_found_on_cuda() -> None:
     result = ris_diag.run(with_silu(), select="L075", device="cuda")["L075"]
     assert result.status == "fail"
