@@ -136,9 +136,10 @@ def diagnose(results: Iterable[Result]) -> Diagnosis:
     absent |= {sign for sign in ANY_CHECK if results and sign not in present}
     named: list[Named] = []
     contenders: list[tuple[Cause, float]] = []
-    left = dict(present)
+    left, aside = dict(present), _of_devices()
     while any(sign not in SYMPTOMS for sign in left) or (left and not named):
-        ranked = rank(left.keys(), absent)
+        # Where tensors stand keeps no training from learning: those signs speak last.
+        ranked = rank([sign for sign in left if sign not in aside] or left, absent)
         if not ranked:
             break
         best = ranked[0][0]
@@ -169,6 +170,12 @@ def rank(present: Iterable[str], absent: Iterable[str]) -> list[tuple[Cause, flo
     total = sum(weights.values())
     ranked = sorted(possible, key=lambda entry: -weights[entry.id])
     return [(entry, weights[entry.id] / total) for entry in ranked]
+
+
+def _of_devices() -> frozenset[str]:
+    """The signs by which causes of the area `device` are known."""
+    causes = [cause for cause in all_causes() if cause.area == "device"]
+    return frozenset(sign for c in causes for sign, share in c.looks.items() if share >= SIGNATURE)
 
 
 def _log_likelihood(cause: Cause, present: Sequence[str], absent: Sequence[str]) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import ris_diag
-from ris_diag import Case, Progress
+from ris_diag import Case, Progress, Training
 from tests.faults.plant_device import (
     errors_picked_by_a_mask,
     features_in_another_order,
@@ -141,6 +141,20 @@ def test_what_stops_on_the_pretended_device_is_said() -> None:
         (line,) = result.lines
         assert line.startswith(f"not seen to the end: RuntimeError at {HERE}:")
         assert line.endswith(", in loss: no kernel image is available")
+
+
+def test_what_keeps_from_learning_is_named_first() -> None:
+    def step(training: Training, batch: Any, progress: Progress) -> float:
+        loss = F.mse_loss(training.model(batch[0]), batch[1])
+        if loss > 1e3:
+            loss = loss / 2
+        torch.autograd.backward(loss)
+        training.optimizer.step()
+        return float(loss.detach())
+
+    case = replace(plain_regression(), loss=None, step=step)
+    named = ris_diag.run(case, select=["guard", "litmus"]).diagnosis.named
+    assert [one.cause.slug for one in named] == ["gradients-not-cleared", "step-waits-for-device"]
 
 
 def test_without_a_loss_nothing_is_judged() -> None:
