@@ -139,13 +139,13 @@ def diagnose(results: Iterable[Result]) -> Diagnosis:
     left, aside = dict(present), _of_devices()
     while any(sign not in SYMPTOMS for sign in left) or (left and not named):
         # Where tensors stand keeps no training from learning: those signs speak last.
-        ranked = rank([sign for sign in left if sign not in aside] or left, absent)
+        ranked = rank(left.keys() - aside or left, absent)
         if not ranked:
             break
         best = ranked[0][0]
         explained = {sign for sign in left if _share(best, sign) >= ANYWAY}
         # The signs of a second flaw say nothing about which cause the first one has.
-        ranked = rank(explained, absent)
+        ranked = rank(explained - aside or explained, absent)
         if not named:
             contenders = [(c, p) for c, p in ranked[1:4] if p > 0.05]
         named.append(_named(*ranked[0], left))
