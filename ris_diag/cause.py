@@ -12,6 +12,7 @@ AREAS = (
     "data",
     "evaluation",
     "numerics",
+    "distributed",
 )
 
 ALWAYS, MOSTLY, OFTEN, SOMETIMES = 0.97, 0.8, 0.5, 0.2

@@ -1,7 +1,10 @@
 """The command line: list, explain, check, data, gate."""
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,10 +114,10 @@ def check(
     checks = select_checks(select or None, ignore or None)
     if not checks:
         raise _Refused("--select and --ignore leave no check")
-    runner = _runner(case, device, seed)
-    report = runner.run(checks, _print_result)
-    _print_report(report)
-    _write(report, json_file)
+    with _runner(case, device, seed) as runner:
+        report = runner.run(checks, _print_result)
+        _print_report(report)
+        _write(report, json_file, runner)
     if not report.ok:
         raise SystemExit(CLOSED)
 
@@ -159,27 +162,45 @@ def gate(case: str | None, device: str, seed: int, json_file: Path | None) -> No
 
     from ris_diag.gate import gate as run_gate
 
-    runner = _runner(case, device, seed)
-    verdict = run_gate(runner, _print_result)
-    _print_report(verdict.report)
-    _write(verdict.report, json_file)
-    style = "bold green" if verdict.ready else "bold red"
-    seconds = sum(result.seconds for result in verdict.report.results)
-    Console().print(f"\n{verdict.text}", style=style, highlight=False)
-    click.echo(f"case {verdict.report.case}, {verdict.report.device}, seed {seed}, {seconds:.0f} s")
+    with _runner(case, device, seed) as runner:
+        verdict = run_gate(runner, _print_result)
+        _print_report(verdict.report)
+        _write(verdict.report, json_file, runner)
+        style = "bold green" if verdict.ready else "bold red"
+        seconds = sum(result.seconds for result in verdict.report.results)
+        Console().print(f"\n{verdict.text}", style=style, highlight=False)
+        told = f"case {verdict.report.case}, {verdict.report.device}, seed {seed}, {seconds:.0f} s"
+        click.echo(told)
     if not verdict.ready:
         raise SystemExit(CLOSED)
 
 
-def _runner(target: str | None, device: str, seed: int) -> "Runner":
-    from ris_diag.progress import for_stream
+@contextmanager
+def _runner(target: str | None, device: str, seed: int) -> Iterator["Runner"]:
+    """The runner of a target; where torchrun started several processes, rank 0 alone prints."""
+    from ris_diag.progress import for_stream, silent
+    from ris_diag.ranks import launched_ranks
     from ris_diag.runner import Runner
     from ris_diag.target import EXAMPLE, configured_target, load_case
 
     target = target or configured_target()
     if target is None:
         raise _Refused(f"no case: {EXAMPLE}")
-    return Runner(load_case(target), device=device, seed=seed, target=target, progress=for_stream())
+    with ExitStack() as stack:
+        ranks = stack.enter_context(launched_ranks())
+        load = partial(load_case, target)
+        case = load() if ranks is None else ranks.same("the case", load)
+        quiet = ranks is not None and ranks.rank > 0
+        if quiet:
+            stack.enter_context(redirect_stdout(StringIO()))
+        yield Runner(
+            case,
+            device=device,
+            seed=seed,
+            target=target,
+            progress=silent if quiet else for_stream(),
+            ranks=ranks,
+        )
 
 
 def _print_result(result: "Result") -> None:
@@ -211,10 +232,11 @@ def _print_report(report: "Report") -> None:
             console.print(f"\n{result.message()}", markup=False)
 
 
-def _write(report: "Report", json_file: Path | None) -> None:
+def _write(report: "Report", json_file: Path | None, runner: "Runner | None" = None) -> None:
     from ris_diag.result import write_json
 
-    if json_file is None:
+    ranks = None if runner is None else runner.subject.ranks
+    if json_file is None or (ranks is not None and ranks.rank > 0):
         return
     try:
         write_json(json_file, report.to_json())

@@ -3,6 +3,7 @@
 from ris_diag.causes import (
     configuration,
     data,
+    distributed,
     evaluation,
     loop,
     loss,
@@ -14,6 +15,7 @@ from ris_diag.causes import (
 __all__ = [
     "configuration",
     "data",
+    "distributed",
     "evaluation",
     "loop",
     "loss",

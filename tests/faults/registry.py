@@ -39,6 +39,7 @@ class Fault:
         source: where such a fault is described.
         within: helpers that carry the change into the training: their lines count as `HERE`.
         proof: whether the fault is real, where its `outcome` can't show it.
+        ranks: how many processes it takes.
     """
 
     name: str
@@ -51,9 +52,11 @@ class Fault:
     source: str = ""
     within: tuple[Any, ...] = ()
     proof: Callable[[], bool] | None = None
+    ranks: int = 1
 
 
 FAULTS: list[Fault] = []
+RANKED: list[Fault] = []  # those that take several processes
 
 
 def fault(
@@ -65,9 +68,10 @@ def fault(
     source: str = "",
     within: tuple[Any, ...] = (),
     proof: Callable[[], bool] | None = None,
+    ranks: int = 1,
 ) -> Callable[[Callable[[], Case]], Callable[[], Case]]:
     def register(plant: Callable[[], Case]) -> Callable[[], Case]:
-        FAULTS.append(
+        (FAULTS if ranks == 1 else RANKED).append(
             Fault(
                 name=plant.__name__,
                 fires=fires,
@@ -79,6 +83,7 @@ def fault(
                 source=source,
                 within=within,
                 proof=proof,
+                ranks=ranks,
             )
         )
         return plant

@@ -1,0 +1,250 @@
+"""The processes that torchrun started: what they tell each other, and the groups they work in."""
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any, TypeVar
+from unittest.mock import patch
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ris_diag.errors import CaseError
+from ris_diag.places import place_of
+from ris_diag.result import Finding, Result, plain
+from ris_diag.stuck import Watch, collective_in
+
+LAUNCH = "torchrun --nproc-per-node=2"
+PATIENCE = 30.0  # seconds for what takes no computation
+POLL = 0.01
+WAITED = re.compile(r"[Tt]imed? ?out|Connection (closed|reset|refused)|Broken pipe")
+SEVERITY = ("pass", "skip", "fail", "error")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of one rank's part.
+
+    Attributes:
+        value: plain data; None where it raised.
+        raised: "ValueError: ..."; "" where it didn't.
+        place: file:line of the user's code that raised.
+        waited: the collective in which it waited until the time was up; "" where it didn't.
+    """
+
+    value: Any = None
+    raised: str = ""
+    place: str = ""
+    waited: str = ""
+
+
+@dataclass
+class Ranks:
+    """All ranks of one launch, as one of them sees them. Every rank must make the same calls.
+
+    Attributes:
+        store: through which plain data go, as JSON: nothing that is read can execute code.
+        rank, size: which one this is, of how many.
+        patience: seconds that a rank waits for the others.
+    """
+
+    store: Any
+    rank: int
+    size: int
+    patience: float = PATIENCE
+    doing: str = "its start"
+    _turn: int = 0
+    _solo: Any = field(default=None, repr=False)
+    _made: bool = False
+
+    # ---- what ranks tell each other
+
+    def share(self, name: str, value: Any) -> list[Any]:
+        """The values of all ranks under a name, by rank.
+
+        A rank that gets no answer in time ends all of them with one report.
+
+        Args:
+            value: plain data; NaN and infinities arrive as texts.
+        """
+        self._turn += 1
+        keys = [f"{self._turn}/{name}/{rank}" for rank in range(self.size)]
+        self.store.set(keys[self.rank], json.dumps(plain(value)))
+        end = time.monotonic() + self.patience
+        while not self.store.check(keys):
+            if time.monotonic() > end:
+                missing = [r for r, key in enumerate(keys) if not self.store.check([key])]
+                self._stop(name, missing)
+                return []
+            time.sleep(POLL)
+        return [json.loads(self.store.get(key)) for key in keys]
+
+    def each(self, name: str, part: Callable[[], Any]) -> list[Outcome]:
+        """What became of every rank's part, by rank: an exception of one is known to all."""
+        try:
+            outcome = Outcome(value=part())
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever the code under test raises
+            text = f"{type(error).__name__}: {error}"
+            collective = collective_in(error.__traceback__) or "a collective"
+            outcome = Outcome(
+                raised=text.splitlines()[0],
+                place=place_of(error),
+                waited=collective if WAITED.search(text) else "",
+            )
+        return [Outcome(**told) for told in self.share(name, vars(outcome))]
+
+    def same(self, name: str, part: Callable[[], T]) -> T:
+        """What this rank's part gives; where one raises, all do.
+
+        Raises:
+            CaseError: with rank and error, where another rank's part raised.
+        """
+        kept: list[T] = []
+        for rank, outcome in enumerate(self.each(name, lambda: kept.append(part()))):
+            if outcome.raised:
+                raise CaseError(f"rank {rank}: {outcome.raised}")
+        return kept[0]
+
+    def _stop(self, name: str, missing: list[int]) -> None:
+        """End all ranks; their watches say where each of them is."""
+        told = {"check": self.doing, "name": name, "missing": missing, "seconds": self.patience}
+        self.store.set("stopped", json.dumps(told))
+        time.sleep(2 * self.patience)  # the watch ends this process first
+        raise TimeoutError(f"{name}: no answer from ranks {missing} in {self.patience:g} s")
+
+    # ---- groups
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """The default group holds this rank alone: the code inside sees a world of one process."""
+        self._join()
+        one = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+        with patch.dict(os.environ, one), _default_group(self._solo):
+            yield
+
+    @contextmanager
+    def together(self, patience: float | None = None) -> Iterator[None]:
+        """The default group is a fresh one of all ranks: if it breaks, no other does.
+
+        Args:
+            patience: seconds for a collective.
+        """
+        self._join()
+        fresh = dist.new_group(timeout=timedelta(seconds=patience or self.patience))
+        try:
+            with _default_group(fresh):
+                yield
+        finally:
+            dist.destroy_process_group(fresh)
+
+    def _join(self) -> None:
+        if self._solo is not None:
+            return
+        if not dist.is_initialized():
+            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+            dist.init_process_group(backend)
+            self._made = True
+        self._solo, _ = dist.new_subgroups(1)
+
+    def leave(self) -> None:
+        """Destroy what was made here."""
+        if self._made and dist.is_initialized():
+            dist.destroy_process_group()
+
+    def gathered(self, tensor: Tensor) -> list[Tensor]:
+        """The tensors of all ranks, by rank; they may differ in the first axis.
+
+        Must be called inside of `together`.
+        """
+        raw = tensor.detach().resolve_conj().contiguous().reshape(-1).view(torch.uint8)
+        shapes = self.share("shapes", list(tensor.shape))
+        width = max(1, raw.numel() // max(1, tensor.numel()))
+        sizes = [width * _product(shape) for shape in shapes]
+        padded = raw.new_zeros(max(sizes))
+        padded[: raw.numel()] = raw
+        parts = [torch.empty_like(padded) for _ in shapes]
+        dist.all_gather(parts, padded)
+        return [
+            part[:size].view(tensor.dtype).reshape(shape)
+            for part, size, shape in zip(parts, sizes, shapes, strict=True)
+        ]
+
+
+def _product(shape: list[int]) -> int:
+    return int(torch.Size(shape).numel())
+
+
+@contextmanager
+def _default_group(group: Any) -> Iterator[None]:
+    """The group of calls that name none."""
+    before = dist.group.WORLD
+    dist.group.WORLD = group
+    try:
+        yield
+    finally:
+        dist.group.WORLD = before
+
+
+@contextmanager
+def launched_ranks(patience: float = PATIENCE) -> Iterator[Ranks | None]:
+    """The ranks of which this process is one; None where torchrun didn't start it, or alone.
+
+    Args:
+        patience: seconds that a rank waits for the others.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "MASTER_ADDR" not in os.environ:
+        yield None
+        return
+    store, rank, size = next(dist.rendezvous("env://"))
+    ranks = Ranks(dist.PrefixStore("ris_diag", store), rank, size, patience)
+    watch = Watch(ranks)
+    watch.start()
+    try:
+        yield ranks
+        ranks.share("end", None)  # who holds the store leaves last
+    finally:
+        watch.end()
+        ranks.leave()
+
+
+def shared_result(ranks: Ranks, own: Result) -> Result:
+    """One result of those of all ranks: the worst, with what each rank found.
+
+    What is found on some ranks alone says on which.
+    """
+    results = [Result(**told) for told in ranks.share("result", own.to_json())]
+    worst = max(results, key=lambda result: SEVERITY.index(result.status))
+    findings = _told_by_ranks(results)
+    if not findings:
+        return worst
+    return replace(
+        worst,
+        findings=findings,
+        cause="; ".join(f["cause"] for f in findings),
+        place=", ".join(dict.fromkeys(f["place"] for f in findings)),
+        next_step="; ".join(dict.fromkeys(f["next_step"] for f in findings)),
+    )
+
+
+def _told_by_ranks(results: list[Result]) -> list[Finding]:
+    """Findings of all ranks, each once."""
+    first: dict[tuple[str, str], Finding] = {}
+    on: dict[tuple[str, str], list[int]] = {}
+    for rank, result in enumerate(results):
+        for finding in result.findings:
+            key = finding["sign"], finding["place"]
+            first.setdefault(key, finding)
+            on.setdefault(key, []).append(rank)
+    told = []
+    for key, finding in first.items():
+        some = sorted(set(on[key]))
+        alone = "" if len(some) == len(results) else f"rank {', '.join(map(str, some))} alone: "
+        told.append(Finding(**{**finding, "cause": alone + finding["cause"]}))
+    return told

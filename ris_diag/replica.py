@@ -1,0 +1,234 @@
+"""What one rank sees of itself while the author's loop runs on several."""
+
+import random
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+
+from ris_diag.case import Batch
+from ris_diag.context import to_device
+from ris_diag.graph import tensors_in
+from ris_diag.places import calling_place
+
+Mark = list[float]  # norm and sum of a tensor
+
+
+@dataclass
+class Replica:
+    """What one rank saw of itself, plain data.
+
+    Attributes:
+        wrapped: whether a DistributedDataParallel is there; entered: its calls; inside: the calls
+            of what it wraps.
+        start: marks of the weights when the model is called first.
+        steps: gradients and weights at every optimiser step: {"gradients", "weights", "synced",
+            "place"}; a gradient that isn't there is None.
+        buffers: marks of buffers, and of tensors that modules hold beside them, at each call.
+        drawn: source of random numbers to a number for its state in front of a draw, one for
+            every step and batch in which something was drawn.
+        epochs: digests of the samples, by epoch and batch.
+    """
+
+    wrapped: bool = False
+    entered: int = 0
+    inside: int = 0
+    start: dict[str, Mark] = field(default_factory=dict)
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    buffers: list[dict[str, Mark]] = field(default_factory=list)
+    drawn: list[dict[str, int]] = field(default_factory=list)
+    epochs: list[list[list[int]]] = field(default_factory=list)
+
+
+def wrappers(model: nn.Module) -> list[DistributedDataParallel]:
+    """The DistributedDataParallel modules in a model."""
+    return [m for m in model.modules() if isinstance(m, DistributedDataParallel)]
+
+
+def plain_names(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters by the names that they have without wrappers."""
+    prefixes = [name for name, m in model.named_modules() if isinstance(m, DistributedDataParallel)]
+    return {_without(name, prefixes): p for name, p in model.named_parameters()}
+
+
+def _without(name: str, prefixes: list[str]) -> str:
+    for prefix in sorted(prefixes, key=len, reverse=True):
+        start = f"{prefix}." if prefix else ""
+        if name.startswith(f"{start}module."):
+            name = start + name.removeprefix(f"{start}module.")
+    return name
+
+
+def mark(tensor: Tensor | None) -> Mark | None:
+    """Norm and sum, by which two tensors are told apart; None for None."""
+    if tensor is None:
+        return None
+    values = tensor.detach()
+    values = values.coalesce().values() if values.is_sparse else values
+    values = torch.view_as_real(values.resolve_conj()) if values.is_complex() else values
+    wide = values.double()
+    return [float(wide.norm()), float(wide.sum())]
+
+
+class Portion:
+    """The first batches of the author's own loader, on a device; what else it has shows through."""
+
+    def __init__(
+        self,
+        batches: Iterable[Batch],
+        most: int,
+        device: torch.device,
+        note: Callable[[int, Batch], None] = lambda number, batch: None,
+    ) -> None:
+        self._batches, self._most, self._device, self._note = batches, most, device, note
+
+    def __iter__(self) -> Iterator[Batch]:
+        for number, batch in enumerate(islice(self._batches, self._most)):
+            self._note(number, batch)
+            yield to_device(batch, self._device)
+
+    def __len__(self) -> int:
+        return min(len(self._batches), self._most)  # type: ignore[arg-type]  # raises as it does itself
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batches, name)
+
+
+class ReplicaWatch:
+    """The hooks of one rank."""
+
+    def __init__(self, seen: Replica, wrapped: nn.Module) -> None:
+        self.seen, self.wrapped = seen, wrapped
+        self.found = wrappers(wrapped)
+        self.synced = True
+        self._served = self._called = _random_states()
+        self._behind: dict[str, int] = {}
+        seen.wrapped = bool(self.found)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """The hooks are there inside of the `with`."""
+        inner = [each.module for each in self.found] or [self.wrapped]
+        with ExitStack() as stack:
+            for hook in (
+                register_optimizer_step_pre_hook(self.before_step),
+                register_optimizer_step_post_hook(self.after_step),
+                *(each.register_forward_pre_hook(self.entering) for each in self.found),
+                *(each.register_forward_pre_hook(self.calling) for each in inner),
+            ):
+                stack.callback(hook.remove)
+            yield
+
+    def serving(self, number: int, batch: Batch) -> None:
+        """A batch is about to be handed to the loop."""
+        if number == 0:
+            self.seen.epochs.append([])
+        self.seen.epochs[-1].append(digests(batch))
+        self._served = self._called = _random_states()
+        if number and self._behind:  # an epoch begins with draws of the loader's own
+            self._drew(self._behind, self._served)
+
+    def _drew(self, before: dict[str, int], now: dict[str, int]) -> bool:
+        """Keep the states of the sources from which something was drawn."""
+        moved = {kind: state for kind, state in before.items() if state != now.get(kind)}
+        self.seen.drawn += [moved] if moved else []
+        return bool(moved)
+
+    def entering(self, module: nn.Module, args: Any) -> None:
+        self.seen.entered += 1
+
+    def calling(self, module: nn.Module, args: Any) -> None:
+        """What is wrapped is called: behind all that its wrapper sends in front of that."""
+        self.seen.inside += 1
+        self.synced = all(each.require_backward_grad_sync for each in self.found)
+        if not self.seen.start:
+            self.seen.start = _marks(plain_names(self.wrapped))
+        self._called = _random_states()
+        if torch.is_grad_enabled():
+            self.seen.buffers.append(_marks(_held(self.wrapped)))
+
+    def before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        named = plain_names(self.wrapped)
+        self.seen.steps.append(
+            {
+                "gradients": {name: mark(p.grad) for name, p in named.items()},
+                "synced": self.synced,
+                "place": calling_place(),
+            }
+        )
+        now = _random_states()
+        if not self._drew(self._called, now):
+            self._drew(self._served, now)
+
+    def after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        self.seen.steps[-1]["weights"] = _marks(plain_names(self.wrapped))
+        self._behind = _random_states()
+
+
+def _marks(tensors: dict[str, Any]) -> dict[str, Mark]:
+    return {name: found for name, t in tensors.items() if (found := mark(t)) is not None}
+
+
+def _held(model: nn.Module) -> dict[str, Tensor]:
+    """Buffers by name, and the tensors that modules hold beside parameters and buffers."""
+    prefixes = [name for name, m in model.named_modules() if isinstance(m, DistributedDataParallel)]
+    held = {_without(name, prefixes): buffer for name, buffer in model.named_buffers()}
+    for path, module in model.named_modules():
+        if isinstance(module, DistributedDataParallel):
+            continue
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor):
+                held[_without(f"{path}.{name}".lstrip("."), prefixes)] = value
+    return held
+
+
+def _random_states() -> dict[str, int]:
+    """A number for the state of each source of random numbers."""
+    numpy_state = np.random.get_state(legacy=False)["state"]
+    states = {
+        "torch": zlib.crc32(torch.get_rng_state().numpy().tobytes()),
+        "numpy": zlib.crc32(repr((numpy_state["pos"], numpy_state["key"].tobytes())).encode()),
+        "random": zlib.crc32(repr(random.getstate()).encode()),
+    }
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        states["cuda"] = zlib.crc32(torch.cuda.get_rng_state().numpy().tobytes())
+    return states
+
+
+def sample_rows(batch: Batch) -> dict[int, Tensor]:
+    """The tensors of a batch with one row a sample, by their number in it."""
+    tensors = [t for t in tensors_in(batch) if t.ndim and not t.is_sparse]
+    counts = Counter(len(t) for t in tensors)
+    count = counts.most_common(1)[0][0] if counts else 0
+    return {k: t for k, t in enumerate(tensors) if len(t) == count}
+
+
+def digests(batch: Batch) -> list[int]:
+    """A number for each sample, the same for equal values in every process."""
+    rows = [t.detach().resolve_conj().cpu().contiguous() for t in sample_rows(batch).values()]
+    if not rows:
+        return []
+    flat = [
+        t.reshape(len(t), -1).view(torch.uint8).numpy() if t.numel() else None for t in rows
+    ]
+    whole = [part for part in flat if part is not None]
+    return [
+        int.from_bytes(
+            blake2b(b"".join(part[row].tobytes() for part in whole), digest_size=6).digest()
+        )
+        for row in range(len(rows[0]))
+    ]
+
