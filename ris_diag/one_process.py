@@ -1,6 +1,5 @@
 """The gradient of several ranks, and that of one process on all of their samples."""
 
-import gc
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -16,10 +15,11 @@ from ris_diag.context import Subject
 from ris_diag.graph import map_leaves, tensors_in
 from ris_diag.measure import captured_output
 from ris_diag.observer import TrainingStopped
-from ris_diag.replica import Portion, plain_names, sample_rows
+from ris_diag.replica import Portion, plain_names, plain_state, sample_rows
 from ris_diag.replicas import (
     EPOCHS,
     launched,
+    let_go,
     own_batches_once,
     own_seed,
     ranks_of,
@@ -94,9 +94,7 @@ def _gradients(subject: Subject) -> Gradients | str:
     vectors = [torch.cat([each[name].reshape(-1) for name in shared]) for each in named]
     with ranks.together(seen.seconds):
         dist.all_reduce(vectors[3])
-    sizes = [
-        sum(_samples(parts[rank]) for parts in everyone) for rank in range(ranks.size)
-    ]
+    sizes = [sum(_samples(parts[rank]) for parts in everyone) for rank in range(ranks.size)]
     return Gradients(
         ranks=vectors[0].double(),
         global_=vectors[1].double(),
@@ -157,39 +155,52 @@ def _joined(parts: list[Batch]) -> Batch:
 
 def _at_first_step(
     subject: Subject, batches: list[Batch], start: Weights, *, wrapped: bool
-) -> dict[str, Tensor]:
+) -> Weights:
     """Gradient of every parameter at the first step of the author's loop, in eval mode.
 
     Args:
         start: weights and buffers to begin with; filled by the wrapped run, used by the others.
     """
-    found: dict[str, Tensor] = {}
     with own_seed(subject, "gradient"):
-        model = subject.model()
-        trained = wrap(subject, model) if wrapped else model
-        if wrapped:
-            start.update({name: t.detach().clone() for name, t in model.state_dict().items()})
-        else:
-            model.load_state_dict(start)
-
-        def stop(optimizer: Any, args: Any, kwargs: Any) -> None:
-            named = plain_names(trained)
-            found.update(
-                {name: p.grad.detach().clone() for name, p in named.items() if p.grad is not None}
-            )
-            raise TrainingStopped
-
-        plan = Plan(epochs=EPOCHS, train=Portion(batches, len(batches), subject.device))
-        hook = register_optimizer_step_pre_hook(stop)
-        try:
-            with captured_output(), _still(trained), suppress(TrainingStopped):
-                subject.fit(trained, plan)
-        finally:
-            hook.remove()
-    del trained, model
+        found = _first_gradients(subject, batches, start, wrapped=wrapped)
     if wrapped:
-        gc.collect()  # a wrapper's hooks stay on the parameters as long as it lives
+        let_go(subject)
     return found
+
+
+def _first_gradients(
+    subject: Subject, batches: list[Batch], start: Weights, *, wrapped: bool
+) -> Weights:
+    found: Weights = {}
+    model = subject.model()
+    if wrapped:
+        model = wrap(subject, model)
+        start.update({name: t.detach().clone() for name, t in plain_state(model).items()})
+    else:
+        _begin(model, start)
+    parameters = plain_names(model)
+
+    def stop(optimizer: Any, args: Any, kwargs: Any) -> None:
+        gradients = {name: p.grad for name, p in parameters.items()}
+        found.update({name: g.detach().clone() for name, g in gradients.items() if g is not None})
+        raise TrainingStopped
+
+    plan = Plan(epochs=EPOCHS, train=Portion(batches, len(batches), subject.device))
+    hook = register_optimizer_step_pre_hook(stop)
+    try:
+        with captured_output(), _still(model), suppress(TrainingStopped):
+            subject.fit(model, plan)
+    finally:
+        hook.remove()
+    return found
+
+
+def _begin(model: nn.Module, start: Weights) -> None:
+    """Give a model the weights and buffers of another."""
+    with torch.no_grad():
+        for name, tensor in plain_state(model).items():
+            if name in start:
+                tensor.copy_(start[name])
 
 
 @contextmanager
@@ -204,5 +215,3 @@ def _still(model: nn.Module) -> Iterator[None]:
             if not isinstance(module, nn.RNNBase):  # cuDNN has no backward for it in eval mode
                 stack.callback(module.register_forward_pre_hook(calm).remove)
         yield
-
-

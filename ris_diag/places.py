@@ -13,7 +13,7 @@ STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
 OVERRIDES = ("torch/overrides.py", "torch/_tensor.py")  # they stand between a call and its watcher
 # What watches a call from inside of it; another file of the toolkit made the call itself.
 MODES = ("places.py", "operations.py", "anatomy.py", "followed.py")
-WATCHERS = (*MODES, "observer.py", "lent.py", "case.py")
+WATCHERS = (*MODES, "observer.py", "replica.py", "lent.py", "case.py")
 LIBRARIES = {"site-packages", "dist-packages"}  # also those of the user and of other environments
 
 

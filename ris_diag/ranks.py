@@ -14,6 +14,8 @@ from unittest.mock import patch
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from ris_diag.errors import CaseError
 from ris_diag.places import place_of
@@ -22,7 +24,7 @@ from ris_diag.stuck import Watch, collective_in
 
 LAUNCH = "torchrun --nproc-per-node=2"
 PATIENCE = 30.0  # seconds for what takes no computation
-POLL = 0.01
+SHORTEST, LONGEST = 2e-4, 0.05  # seconds between two looks for an answer
 WAITED = re.compile(r"[Tt]imed? ?out|Connection (closed|reset|refused)|Broken pipe")
 SEVERITY = ("pass", "skip", "fail", "error")
 T = TypeVar("T")
@@ -77,13 +79,14 @@ class Ranks:
         self._turn += 1
         keys = [f"{self._turn}/{name}/{rank}" for rank in range(self.size)]
         self.store.set(keys[self.rank], json.dumps(plain(value)))
-        end = time.monotonic() + self.patience
+        end, pause = time.monotonic() + self.patience, SHORTEST
         while not self.store.check(keys):
             if time.monotonic() > end:
                 missing = [r for r, key in enumerate(keys) if not self.store.check([key])]
                 self._stop(name, missing)
                 return []
-            time.sleep(POLL)
+            time.sleep(pause)
+            pause = min(1.5 * pause, LONGEST)
         return [json.loads(self.store.get(key)) for key in keys]
 
     def each(self, name: str, part: Callable[[], Any]) -> list[Outcome]:
@@ -151,7 +154,7 @@ class Ranks:
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
             dist.init_process_group(backend)
             self._made = True
-        self._solo, _ = dist.new_subgroups(1)
+        self._solo, _ = dist.new_subgroups(1)  # type: ignore[no-untyped-call]
 
     def leave(self) -> None:
         """Destroy what was made here."""
@@ -202,8 +205,8 @@ def launched_ranks(patience: float = PATIENCE) -> Iterator[Ranks | None]:
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "MASTER_ADDR" not in os.environ:
         yield None
         return
-    store, rank, size = next(dist.rendezvous("env://"))
-    ranks = Ranks(dist.PrefixStore("ris_diag", store), rank, size, patience)
+    store, rank, size = next(rendezvous("env://"))
+    ranks = Ranks(PrefixStore("ris_diag", store), rank, size, patience)
     watch = Watch(ranks)
     watch.start()
     try:
@@ -219,7 +222,7 @@ def shared_result(ranks: Ranks, own: Result) -> Result:
 
     What is found on some ranks alone says on which.
     """
-    results = [Result(**told) for told in ranks.share("result", own.to_json())]
+    results = [Result(**told) for told in ranks.share(f"result of {own.name}", own.to_json())]
     worst = max(results, key=lambda result: SEVERITY.index(result.status))
     findings = _told_by_ranks(results)
     if not findings:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import islice
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -41,6 +42,7 @@ class Replica:
         drawn: source of random numbers to a number for its state in front of a draw, one for
             every step and batch in which something was drawn.
         epochs: digests of the samples, by epoch and batch.
+        seeded: source of random numbers to file:line that seeded it last.
     """
 
     wrapped: bool = False
@@ -51,6 +53,7 @@ class Replica:
     buffers: list[dict[str, Mark]] = field(default_factory=list)
     drawn: list[dict[str, int]] = field(default_factory=list)
     epochs: list[list[list[int]]] = field(default_factory=list)
+    seeded: dict[str, str] = field(default_factory=dict)
 
 
 def wrappers(model: nn.Module) -> list[DistributedDataParallel]:
@@ -62,6 +65,13 @@ def plain_names(model: nn.Module) -> dict[str, nn.Parameter]:
     """Parameters by the names that they have without wrappers."""
     prefixes = [name for name, m in model.named_modules() if isinstance(m, DistributedDataParallel)]
     return {_without(name, prefixes): p for name, p in model.named_parameters()}
+
+
+def plain_state(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by the names that they have without wrappers."""
+    prefixes = [name for name, m in model.named_modules() if isinstance(m, DistributedDataParallel)]
+    buffers = {_without(name, prefixes): buffer for name, buffer in model.named_buffers()}
+    return {**plain_names(model), **buffers}
 
 
 def _without(name: str, prefixes: list[str]) -> str:
@@ -107,6 +117,30 @@ class Portion:
         return getattr(self._batches, name)
 
 
+SEEDING = (
+    ("torch", torch, "manual_seed"),
+    ("numpy", np.random, "seed"),
+    ("random", random, "seed"),
+)
+
+
+@contextmanager
+def seeding(seen: Replica) -> Iterator[None]:
+    """Note who seeds inside of the `with`."""
+
+    def noted(kind: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        def seed(*args: Any, **kwargs: Any) -> Any:
+            seen.seeded[kind] = calling_place()
+            return original(*args, **kwargs)
+
+        return seed
+
+    with ExitStack() as stack:
+        for kind, owner, name in SEEDING:
+            stack.enter_context(patch.object(owner, name, noted(kind, getattr(owner, name))))
+        yield
+
+
 class ReplicaWatch:
     """The hooks of one rank."""
 
@@ -148,6 +182,7 @@ class ReplicaWatch:
         return bool(moved)
 
     def entering(self, module: nn.Module, args: Any) -> None:
+        """The wrapper is called."""
         self.seen.entered += 1
 
     def calling(self, module: nn.Module, args: Any) -> None:
@@ -161,6 +196,7 @@ class ReplicaWatch:
             self.seen.buffers.append(_marks(_held(self.wrapped)))
 
     def before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        """Note gradients as the step finds them."""
         named = plain_names(self.wrapped)
         self.seen.steps.append(
             {
@@ -174,6 +210,7 @@ class ReplicaWatch:
             self._drew(self._served, now)
 
     def after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        """Note weights as the step leaves them."""
         self.seen.steps[-1]["weights"] = _marks(plain_names(self.wrapped))
         self._behind = _random_states()
 
@@ -221,9 +258,7 @@ def digests(batch: Batch) -> list[int]:
     rows = [t.detach().resolve_conj().cpu().contiguous() for t in sample_rows(batch).values()]
     if not rows:
         return []
-    flat = [
-        t.reshape(len(t), -1).view(torch.uint8).numpy() if t.numel() else None for t in rows
-    ]
+    flat = [t.reshape(len(t), -1).view(torch.uint8).numpy() if t.numel() else None for t in rows]
     whole = [part for part in flat if part is not None]
     return [
         int.from_bytes(
@@ -231,4 +266,3 @@ def digests(batch: Batch) -> list[int]:
         )
         for row in range(len(rows[0]))
     ]
-

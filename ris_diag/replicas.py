@@ -17,13 +17,15 @@ from ris_diag.measure import accumulation, captured_output, run_fit
 from ris_diag.places import where
 from ris_diag.randomness import derived_seed, seeded
 from ris_diag.ranks import Outcome, Ranks
-from ris_diag.replica import Portion, Replica, ReplicaWatch, wrappers
+from ris_diag.replica import Portion, Replica, ReplicaWatch, seeding, wrappers
 from ris_diag.samples import served
 
 EPOCHS, STEPS = 2, 4
 BATCH = 8
 SLOWER = 20  # times as long as alone is the wrapped loop given
 SETTLING = 1 / 3  # of the ranks' patience, on top: for what is set up once
+
+
 @dataclass(frozen=True, kw_only=True)
 class Launched:
     """The loop on all ranks.
@@ -92,7 +94,7 @@ def own_batches(subject: Subject) -> list[Batch]:
     """
     count = most_batches(subject)
     with own_seed(subject, "batches of a rank"), served(subject) as batches:
-        if batches is not None and subject.case.loader is not None:
+        if batches is not None:
             return [to_device(batch, subject.device) for batch in islice(batches, count)]
     first = 1 + count * ranks_of(subject).rank
     return [subject.batch("train", BATCH, offset=first + k) for k in range(count)]
@@ -188,16 +190,28 @@ def _allows(subject: Subject) -> bool:
     found = wrappers(wrapped)
     allowed = all(each.find_unused_parameters or each.static_graph for each in found)
     del wrapped, found
-    gc.collect()  # a wrapper's hooks stay on the parameters as long as it lives
+    let_go(subject)
     return allowed
+
+
+def let_go(subject: Subject) -> None:
+    """End the wrappers that are gone: their hooks on the parameters live as long as they do."""
+
+    def lends(subject: Subject) -> bool:
+        one, other = (set(subject.model().parameters()) for _ in range(2))
+        return bool(one & other)
+
+    if subject.once("parameters are lent", lends):
+        gc.collect()
 
 
 def _watched(subject: Subject) -> Replica:
     """The author's loop with the wrapped model, watched on this rank."""
     seen = Replica()
-    with own_seed(subject, "wrapped loop"), served(subject) as batches:
-        if batches is None or subject.case.loader is None:
-            batches = own_batches_once(subject)
+    loader = subject.case.loader
+    own = own_batches_once(subject)
+    with own_seed(subject, "wrapped loop"), seeding(seen):
+        batches = own if loader is None else loader("train", subject.seed)
         wrapped = wrap(subject, subject.model())
         watch = ReplicaWatch(seen, wrapped)
         plan = Plan(
@@ -208,7 +222,7 @@ def _watched(subject: Subject) -> Replica:
         with captured_output(), watch.watching():
             subject.fit(wrapped, plan)
     del wrapped, watch
-    gc.collect()
+    let_go(subject)
     return seen
 
 

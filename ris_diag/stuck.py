@@ -84,7 +84,7 @@ class Watch(threading.Thread):
         store, rank = self.ranks.store, self.ranks.rank
         store.set(f"where/{rank}", self._where(told))
         if rank == 0:
-            print(self._report(told), file=sys.__stderr__, flush=True)  # noqa: T201  # the one report
+            print(self._report(told), file=sys.__stderr__, flush=True)  # the one report
             store.set("reported", "")
         else:
             self._await(["reported"], 2 * ANSWER)
@@ -94,8 +94,9 @@ class Watch(threading.Thread):
         if self.ranks.rank not in told["missing"]:
             return "waits for the others"
         frame = sys._current_frames().get(self._main or 0)
-        frames = [(f.f_code.co_filename, n, f.f_code.co_name) for f, n in traceback.walk_stack(frame)]
-        return f"is {_position(frames[::-1])}"
+        walked = [(f.f_code, line) for f, line in traceback.walk_stack(frame)][::-1]
+        frames = [(code.co_filename, line, code.co_name) for code, line in walked]
+        return f"is {_position(frames)}"
 
     def _report(self, told: dict[str, Any]) -> str:
         keys = [f"where/{rank}" for rank in range(self.ranks.size)]

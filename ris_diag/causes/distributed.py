@@ -1,6 +1,6 @@
 """Causes that lie in a training on several processes."""
 
-from ris_diag.cause import ALWAYS, MOSTLY, OFTEN, SOMETIMES, cause
+from ris_diag.cause import ALWAYS, MOSTLY, OFTEN, cause
 
 DDP = "PyTorch, Distributed Data Parallel, internal design and notes"
 DESIGN = "PyTorch Distributed: Experiences on Accelerating Data Parallel Training (Li et al., 2020)"
@@ -142,7 +142,7 @@ cause(
     "collective-on-some-ranks",
     area="distributed",
     title="Not all ranks come to a collective",
-    looks={"rank-waits": ALWAYS, "rank-raises": SOMETIMES},
+    looks={"rank-waits": ALWAYS},
     silent="The others wait for half an hour.",
     repair="Let no condition on the rank, or on its data, stand around a collective.",
     reference="PyTorch, torch.distributed.monitored_barrier",

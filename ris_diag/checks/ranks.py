@@ -1,4 +1,4 @@
-"""Several ranks: do they go in step, stay replicas of each other, divide data and randomness? B1."""
+"""Several ranks: do they go in step, stay replicas, and draw numbers of their own? B1."""
 
 import math
 from collections.abc import Iterable
@@ -8,8 +8,9 @@ from ris_diag.check import Threshold, check
 from ris_diag.context import Context
 from ris_diag.measure import listed
 from ris_diag.places import where
-from ris_diag.ranks import Outcome
-from ris_diag.replicas import Launched, Replica, launched
+from ris_diag.replica import Replica
+from ris_diag.replicas import Launched, launched
+from ris_diag.watched import class_of
 
 NEEDS = ("distributed", "ranks", "model", "batch", "loop")
 EQUAL = Threshold(
@@ -46,59 +47,60 @@ def ranks_go_in_step(context: Context) -> None:
         UNUSED_RAISED in text for text in told
     ):
         _unused(context, seen, names)
-    elif any(outcome.waited for outcome in seen.outcomes):
-        _waited(context, seen)
-    for rank, outcome in enumerate(seen.outcomes):
-        if outcome.raised and not outcome.waited and UNUSED_RAISED not in outcome.raised:
-            context.problem(
-                f"rank {rank}: {outcome.raised}",
-                sign="rank-raises",
-                place=outcome.place,
-                next_step="mend what the message names; the other ranks wait for this one",
-            )
+        return
+    waiting = {rank: outcome for rank, outcome in enumerate(seen.outcomes) if outcome.waited}
+    raised = {r: o for r, o in enumerate(seen.outcomes) if o.raised and r not in waiting}
+    stands = "; ".join(
+        f"rank {rank} waited {seen.seconds:.0f} s in {outcome.waited}"
+        for rank, outcome in waiting.items()
+    )
+    if waiting and not raised:
+        _waited(context, seen, stands, next(iter(waiting.values())).place)
+    for rank, outcome in raised.items():
+        context.problem(
+            f"rank {rank}: {outcome.raised}" + (f"; {stands}" if stands else ""),
+            sign="rank-raises",
+            place=outcome.place,
+            next_step="mend what the message names; the other ranks wait for this one",
+        )
 
 
 def _unused(context: Context, seen: Launched, names: list[str]) -> None:
-    on = [
-        f"rank {rank}: {listed(unused)}" for rank, unused in enumerate(seen.unused) if unused
-    ] or [f"{len(seen.outcomes)} ranks: {seen.outcomes[0].raised:.60}"]
+    subject = context.subject
+    wrapper = where(subject.case.distributed)
+    on = "; ".join(f"rank {r}: {listed(each)}" for r, each in enumerate(seen.unused) if each)
+    raised = next((outcome for outcome in seen.outcomes if outcome.raised), None)
     context.problem(
         f"{len(names)} parameters get no gradient in some step, and DistributedDataParallel waits "
-        f"for them ({'; '.join(on)}; limit {context.limit('max_offenders'):g})",
+        f"for each ({on}; limit {context.limit('max_offenders'):g})"
+        if raised is None
+        else f"DistributedDataParallel waits for parameters that get no gradient: {raised.raised}",
         sign="unused-parameter",
-        place=where(context.subject.case.distributed),
+        place=f"{class_of(subject, [subject.model()], names[0])}, wrapped by {wrapper}"
+        if names
+        else wrapper,
         next_step="take them out of the model, freeze them before it is wrapped, or wrap it with "
         "find_unused_parameters=True",
     )
 
 
-def _waited(context: Context, seen: Launched) -> None:
-    """Some rank waited until its time was up; what the others did instead."""
-    waiting = {r: o for r, o in enumerate(seen.outcomes) if o.waited}
-    others = "; ".join(
-        f"rank {rank} {_what_became(outcome)}"
-        for rank, outcome in enumerate(seen.outcomes)
-        if rank not in waiting
-    )
-    stands = "; ".join(f"rank {r} in {o.waited}" for r, o in waiting.items())
+def _waited(context: Context, seen: Launched, stands: str, place: str) -> None:
+    """Some ranks waited until their time was up; the others had finished."""
+    done = [str(rank) for rank, outcome in enumerate(seen.outcomes) if not outcome.raised]
     uneven = len(set(seen.batches)) > 1
     counts = ", ".join(map(str, seen.batches))
     context.problem(
-        f"waited {seen.seconds:.0f} s for the others: {stands}"
-        + (f"; {others}" if others else "")
+        stands
+        + (f"; rank {', '.join(done)} had finished its loop" if done else "")
         + (f"; the ranks get {counts} batches in an epoch" if uneven else ""),
         sign="uneven-batches" if uneven else "rank-waits",
-        place=next(outcome.place for outcome in waiting.values()),
+        place=place,
         next_step="give every rank as many batches (drop_last, DistributedSampler), or go through "
         "them inside of torch.distributed.algorithms.Join"
         if uneven
         else "let every rank come to the same collectives in the same order: look for a condition "
         "on the rank, or on its data, around one",
     )
-
-
-def _what_became(outcome: Outcome) -> str:
-    return f"raised {outcome.raised}" if outcome.raised else "had finished its loop"
 
 
 def replicas_or_say(context: Context) -> list[Replica]:
@@ -129,9 +131,7 @@ def _difference(marks: list[Any]) -> float:
     if any(isinstance(number, str) for mark in marks for number in mark):  # NaN, infinities
         return 0.0 if all(mark == marks[0] for mark in marks) else math.inf
     scale = max(mark[0] for mark in marks)
-    spread = max(
-        max(mark[k] for mark in marks) - min(mark[k] for mark in marks) for k in range(2)
-    )
+    spread = max(max(mark[k] for mark in marks) - min(mark[k] for mark in marks) for k in range(2))
     return spread / scale if scale else 0.0
 
 
@@ -321,7 +321,10 @@ def ranks_draw_apart(context: Context) -> None:
             f"in {draws} draws the ranks drew equal numbers {shown} (limit "
             f"{context.limit('max_equal'):g})",
             sign="ranks-draw-the-same",
-            place=where(context.subject.case.distributed),
+            place=next(
+                (replicas[0].seeded[kind] for kind in equal if replicas[0].seeded.get(kind)),
+                where(context.subject.case.distributed),
+            ),
             next_step="seed with the rank added, behind what must be equal: "
             "torch.manual_seed(seed + rank)",
         )

@@ -5,13 +5,13 @@ from itertools import islice
 from typing import Any
 
 from ris_diag.check import Threshold, check
-from ris_diag.checks.ranks import replicas_or_say
+from ris_diag.checks.ranks import NEEDS, replicas_or_say
 from ris_diag.context import Context, Subject
 from ris_diag.graph import tensors_in
 from ris_diag.places import where
 from ris_diag.replica import digests
 from ris_diag.replicas import own_seed, ranks_of, refuse_what_raised
-from ris_diag.samples import place_of_loader
+from ris_diag.samples import place_of_loader, served
 
 MOST_BATCHES, MOST_ROWS, MOST_NUMBERS = 2**10, 2**14, 2**22
 FEWEST_ROWS = 8
@@ -29,7 +29,7 @@ MORE = 4  # times the twins that one rank has by itself may be twins by chance
     "the epoch deals the same batches for ever.",
     sources=("B1", "B4"),
     signs=("ranks-get-same-data", "rank-serves-everything", "ranks-overlap", "order-never-changes"),
-    needs=("distributed", "ranks", "model", "batch", "loop", "loader"),
+    needs=NEEDS,
     thresholds=(
         Threshold(
             name="max_shared",
@@ -48,7 +48,7 @@ def ranks_divide_the_data(context: Context) -> None:
     epochs = [outcome.value for outcome in outcomes]
     fewest = min(len(epoch["rows"]) for epoch in epochs)
     if fewest < FEWEST_ROWS:
-        context.say(f"not judged: {fewest} samples on a rank")
+        context.say(f"not judged: {fewest} samples of a loader on a rank")
         return
     _divided(context, epochs)
     _reordered(context, epochs)
@@ -56,13 +56,11 @@ def ranks_divide_the_data(context: Context) -> None:
 
 def _epoch(subject: Subject) -> dict[str, Any]:
     """What this rank gets: digests of samples, whether that is all, whether the order changes."""
-    loader = subject.case.loader
     rows: list[int] = []
     numbers = 0
     whole = True
-    with own_seed(subject, "an epoch of the loader"):
-        batches = loader("train", subject.seed) if loader is not None else ()
-        for batch in islice(batches, MOST_BATCHES + 1):
+    with own_seed(subject, "an epoch of the loader"), served(subject) as batches:
+        for batch in islice(batches or (), MOST_BATCHES + 1):
             if len(rows) >= MOST_ROWS or numbers >= MOST_NUMBERS:
                 whole = False
                 break

@@ -33,6 +33,7 @@ BLUR = 0.1  # a limit above it tells nothing apart
         "gradient-not-of-one-process",
     ),
     needs=NEEDS,
+    requires=("L061",),
     thresholds=(
         Threshold(
             name="max_error",
@@ -45,8 +46,10 @@ BLUR = 0.1  # a limit above it tells nothing apart
     ),
 )
 def gradient_of_one_process(context: Context) -> None:
-    replicas = replicas_or_say(context)
-    if not replicas:
+    if not replicas_or_say(context):
+        return
+    if context.result_of("L061").findings:
+        context.say("not judged: the ranks are no replicas of each other, see L061")
         return
     found = gradients(context.subject)
     if isinstance(found, str):
@@ -59,9 +62,7 @@ def gradient_of_one_process(context: Context) -> None:
     error = relative(found.ranks, found.global_)
     factor = float(found.ranks @ found.global_ / found.global_.square().sum().clamp(min=1e-300))
     context.measure(error=error, limit=limit, noise=noise, factor=factor, samples=found.samples)
-    if _ranks_differ(context, found, limit):
-        context.say("not judged: the ranks' gradients differ from each other, see L061")
-    elif limit > BLUR:
+    if limit > BLUR:
         context.say(
             f"not judged: the gradient of one process changes by {noise:.0%} with the order of the "
             f"samples, by {rounding:.0%} in rounding"
@@ -76,14 +77,6 @@ def gradient_of_one_process(context: Context) -> None:
             place=where(context.subject.fit),
             next_step=todo,
         )
-
-
-def _ranks_differ(context: Context, found: Gradients, limit: float) -> bool:
-    """Whether this rank's gradient is another one than the other ranks'."""
-    told = ranks_of(context.subject).share("norm of the gradient", float(found.ranks.norm()))
-    if any(isinstance(norm, str) for norm in told):  # NaN, infinities
-        return True
-    return max(told) - min(told) > limit * max(told)
 
 
 def relative(value: Tensor, reference: Tensor) -> float:

@@ -9,15 +9,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.algorithms import Join
+from torch.distributed.algorithms.join import Join
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 
-import ris_diag
 from ris_diag import Case, Declared, Epoch, Plan, Progress, Training
-from tests.faults.zoo_parts import adam, classes, generator, mlp, regression
+from tests.faults.zoo_parts import adam, classes, mlp, regression
 
 RANKED_HEALTHY: dict[str, Callable[[], Case]] = {}
 Pair = tuple[Tensor, Tensor]
@@ -78,7 +77,7 @@ def trained(model: nn.Module, plan: Plan, loss: Callable[[nn.Module, Any], Tenso
         model.train()
         losses = []
         for batch in plan.train:
-            value = loss(model, batch)
+            value: Any = loss(model, batch)
             plan.on_step(epoch, value)
             optimizer.zero_grad()
             value.backward()
@@ -125,7 +124,7 @@ def seeded_by_rank() -> Case:
     """Equal weights, then noise of one's own."""
 
     def model() -> nn.Module:
-        torch.manual_seed(7)
+        torch.manual_seed(7)  # planted: seed_is_that_of_all_ranks
         return nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Dropout(0.2), nn.Linear(32, 1))
 
     def distributed(model: nn.Module) -> nn.Module:
@@ -146,7 +145,7 @@ def accumulates_without_sync() -> Case:
             for number, batch in enumerate(plan.train, 1):
                 last = number % 2 == 0
                 with nullcontext() if last else getattr(model, "no_sync", nullcontext)():
-                    loss = mse(model, batch) / 2
+                    loss: Any = mse(model, batch) / 2
                     plan.on_step(epoch, loss)
                     loss.backward()
                 losses.append(loss.item())
@@ -181,9 +180,7 @@ def summed_right(model: nn.Module, batch: Pair) -> Tensor:
 
 @ranked
 def sums_over_all_samples() -> Case:
-    return replace(
-        plain_ddp(), name="sums", loader=shares(regression, (8, 6)), **of(summed_right)
-    )
+    return replace(plain_ddp(), name="sums", loader=shares(regression, (8, 6)), **of(summed_right))
 
 
 class TwoHeads(nn.Module):
@@ -262,7 +259,7 @@ def averages_by_hand() -> Case:
             told_the_epoch(plan.train, epoch)
             losses = []
             for batch in plan.train:
-                loss = mse(model, batch)
+                loss: Any = mse(model, batch)
                 plan.on_step(epoch, loss)
                 optimizer.zero_grad()
                 loss.backward()
@@ -275,9 +272,7 @@ def averages_by_hand() -> Case:
             history.append(Epoch(train=sum(losses) / len(losses)))
         return history
 
-    return replace(
-        plain_ddp(), name="by-hand", distributed=distributed, **{**of(mse), "fit": fit}
-    )
+    return replace(plain_ddp(), name="by-hand", distributed=distributed, **{**of(mse), "fit": fit})
 
 
 @ranked
@@ -285,7 +280,7 @@ def by_steps() -> Case:
     """The loop is ris-diag's, the step the author's."""
 
     def step(training: Training, batch: Pair, progress: Progress) -> float:
-        loss = mse(training.model, batch)
+        loss: Any = mse(training.model, batch)
         training.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(training.model.parameters(), 1.0)
@@ -326,6 +321,3 @@ def of_classes() -> Case:
         loader=None,
         **of(loss),
     )
-
-
-__all__ = ["RANKED_HEALTHY", "generator", "ris_diag"]
