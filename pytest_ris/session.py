@@ -1,8 +1,9 @@
 """The case, the runners and the results of one pytest session."""
 
+import os
 import shlex
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,16 @@ from ris_diag.families import FAMILIES
 if TYPE_CHECKING:
     from ris_diag.case import Case
     from ris_diag.check import Check
+    from ris_diag.ranks import Ranks
     from ris_diag.result import Result
     from ris_diag.runner import Runner
 
 PROPERTY = "ris"
+
+
+def several_processes() -> bool:
+    """Whether torchrun started this process and others."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 class RisSession:
@@ -32,6 +39,8 @@ class RisSession:
         self._runners: dict[int, Runner] = {}
         self._loaded: Case | None = None
         self._made: dict[Callable[[], Case], Case] = {}
+        self._ranks: list[Ranks | None] = []
+        self._open = ExitStack()
 
     @property
     def device(self) -> str:
@@ -42,10 +51,12 @@ class RisSession:
         """Refuse wrong options at once; costs nothing where none was given.
 
         Raises:
-            pytest.UsageError: no CUDA for --gpu, unknown check, none left, bad seed, bad target,
-                no folder for --ris-json.
+            pytest.UsageError: no CUDA for --gpu, workers beside torchrun, unknown check, none left,
+                bad seed, bad target, no folder for --ris-json.
         """
         seed_of(self.config)
+        if several_processes() and getattr(self.config.option, "numprocesses", None):
+            raise pytest.UsageError("-n: torchrun has started the processes already")
         path = value_of(self.config, "ris_json")
         if path and (not Path(path).parent.is_dir() or Path(path).is_dir()):
             raise pytest.UsageError(f"--ris-json {path}: expected a file in a folder that exists")
@@ -59,6 +70,18 @@ class RisSession:
                 raise pytest.UsageError("--ris-select and --ris-ignore leave no check")
             if self.config.getoption("ris_case"):
                 self.case_by_target()
+
+    def ranks(self) -> "Ranks | None":
+        """The processes that torchrun started, of which this is one; joined at the first call."""
+        if not self._ranks and several_processes():
+            from ris_diag.ranks import launched_ranks
+
+            self._ranks.append(self._open.enter_context(launched_ranks()))
+        return self._ranks[0] if self._ranks else None
+
+    def leave(self) -> None:
+        """Leave the other processes."""
+        self._open.close()
 
     def checks(self) -> list["Check"]:
         """The selected checks."""
@@ -103,6 +126,7 @@ class RisSession:
                 seed=seed_of(self.config),
                 target=self.target if case is self._loaded else None,
                 progress=progress_for(self.config),
+                ranks=self.ranks(),
             )
         return self._runners[id(case)]
 
@@ -184,7 +208,7 @@ class RisSession:
             pytest.UsageError: the file can't be written.
         """
         path = value_of(self.config, "ris_json")
-        if not path:
+        if not path or (several_processes() and os.environ.get("RANK") != "0"):
             return
         from ris_diag.diagnosis import diagnose
         from ris_diag.result import Report, write_json

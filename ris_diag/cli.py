@@ -1,5 +1,6 @@
 """The command line: list, explain, check, data, gate."""
 
+import os
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
@@ -26,6 +27,11 @@ class _Refused(click.ClickException):
     exit_code = USAGE
 
 
+def _is_quiet() -> bool:
+    """Whether another process of the same launch speaks for this one."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and os.environ.get("RANK", "0") != "0"
+
+
 class _Group(click.Group):
     """Turns the toolkit's errors into refusals."""
 
@@ -33,6 +39,8 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except RisDiagError as error:
+            if _is_quiet():
+                raise SystemExit(USAGE) from None
             raise _Refused(str(error)) from error
         except KeyboardInterrupt:
             click.echo("interrupted: no verdict", err=True)
@@ -117,7 +125,7 @@ def check(
     with _runner(case, device, seed) as runner:
         report = runner.run(checks, _print_result)
         _print_report(report)
-        _write(report, json_file, runner)
+        _write(report, json_file)
     if not report.ok:
         raise SystemExit(CLOSED)
 
@@ -165,7 +173,7 @@ def gate(case: str | None, device: str, seed: int, json_file: Path | None) -> No
     with _runner(case, device, seed) as runner:
         verdict = run_gate(runner, _print_result)
         _print_report(verdict.report)
-        _write(verdict.report, json_file, runner)
+        _write(verdict.report, json_file)
         style = "bold green" if verdict.ready else "bold red"
         seconds = sum(result.seconds for result in verdict.report.results)
         Console().print(f"\n{verdict.text}", style=style, highlight=False)
@@ -190,15 +198,14 @@ def _runner(target: str | None, device: str, seed: int) -> Iterator["Runner"]:
         ranks = stack.enter_context(launched_ranks())
         load = partial(load_case, target)
         case = load() if ranks is None else ranks.same("the case", load)
-        quiet = ranks is not None and ranks.rank > 0
-        if quiet:
+        if _is_quiet():
             stack.enter_context(redirect_stdout(StringIO()))
         yield Runner(
             case,
             device=device,
             seed=seed,
             target=target,
-            progress=silent if quiet else for_stream(),
+            progress=silent if _is_quiet() else for_stream(),
             ranks=ranks,
         )
 
@@ -232,11 +239,10 @@ def _print_report(report: "Report") -> None:
             console.print(f"\n{result.message()}", markup=False)
 
 
-def _write(report: "Report", json_file: Path | None, runner: "Runner | None" = None) -> None:
+def _write(report: "Report", json_file: Path | None) -> None:
     from ris_diag.result import write_json
 
-    ranks = None if runner is None else runner.subject.ranks
-    if json_file is None or (ranks is not None and ranks.rank > 0):
+    if json_file is None or _is_quiet():
         return
     try:
         write_json(json_file, report.to_json())

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 from unittest.mock import patch
@@ -19,14 +19,13 @@ from torch.distributed.rendezvous import rendezvous
 
 from ris_diag.errors import CaseError
 from ris_diag.places import place_of
-from ris_diag.result import Finding, Result, plain
+from ris_diag.result import plain
 from ris_diag.stuck import Watch, collective_in
 
 LAUNCH = "torchrun --nproc-per-node=2"
 PATIENCE = 30.0  # seconds for what takes no computation
 SHORTEST, LONGEST = 2e-4, 0.05  # seconds between two looks for an answer
 WAITED = re.compile(r"[Tt]imed? ?out|Connection (closed|reset|refused)|Broken pipe")
-SEVERITY = ("pass", "skip", "fail", "error")
 T = TypeVar("T")
 
 
@@ -46,6 +45,13 @@ class Outcome:
     place: str = ""
     waited: str = ""
 
+    def said(self) -> str:
+        """In words: "waited in backward() at train.py:31 until its time was up"."""
+        at = f" at {self.place}" if self.place else ""
+        if self.waited:
+            return f"waited in {self.waited}{at} until its time was up"
+        return f"raised {self.raised}{at}" if self.raised else "had finished"
+
 
 @dataclass
 class Ranks:
@@ -55,6 +61,8 @@ class Ranks:
         store: through which plain data go, as JSON: nothing that is read can execute code.
         rank, size: which one this is, of how many.
         patience: seconds that a rank waits for the others.
+        doing, became: the check at work, and what became of this rank's last part, for the report
+            of a rank that gives no answer.
     """
 
     store: Any
@@ -62,6 +70,7 @@ class Ranks:
     size: int
     patience: float = PATIENCE
     doing: str = "its start"
+    became: str = "came here"
     _turn: int = 0
     _solo: Any = field(default=None, repr=False)
     _made: bool = False
@@ -76,9 +85,10 @@ class Ranks:
         Args:
             value: plain data; NaN and infinities arrive as texts.
         """
+        told = json.dumps(plain(value))
         self._turn += 1
         keys = [f"{self._turn}/{name}/{rank}" for rank in range(self.size)]
-        self.store.set(keys[self.rank], json.dumps(plain(value)))
+        self.store.set(keys[self.rank], told)
         end, pause = time.monotonic() + self.patience, SHORTEST
         while not self.store.check(keys):
             if time.monotonic() > end:
@@ -101,6 +111,7 @@ class Ranks:
                 place=place_of(error),
                 waited=collective if WAITED.search(text) else "",
             )
+        self.became = outcome.said()
         return [Outcome(**told) for told in self.share(name, vars(outcome))]
 
     def same(self, name: str, part: Callable[[], T]) -> T:
@@ -215,39 +226,3 @@ def launched_ranks(patience: float = PATIENCE) -> Iterator[Ranks | None]:
     finally:
         watch.end()
         ranks.leave()
-
-
-def shared_result(ranks: Ranks, own: Result) -> Result:
-    """One result of those of all ranks: the worst, with what each rank found.
-
-    What is found on some ranks alone says on which.
-    """
-    results = [Result(**told) for told in ranks.share(f"result of {own.name}", own.to_json())]
-    worst = max(results, key=lambda result: SEVERITY.index(result.status))
-    findings = _told_by_ranks(results)
-    if not findings:
-        return worst
-    return replace(
-        worst,
-        findings=findings,
-        cause="; ".join(f["cause"] for f in findings),
-        place=", ".join(dict.fromkeys(f["place"] for f in findings)),
-        next_step="; ".join(dict.fromkeys(f["next_step"] for f in findings)),
-    )
-
-
-def _told_by_ranks(results: list[Result]) -> list[Finding]:
-    """Findings of all ranks, each once."""
-    first: dict[tuple[str, str], Finding] = {}
-    on: dict[tuple[str, str], list[int]] = {}
-    for rank, result in enumerate(results):
-        for finding in result.findings:
-            key = finding["sign"], finding["place"]
-            first.setdefault(key, finding)
-            on.setdefault(key, []).append(rank)
-    told = []
-    for key, finding in first.items():
-        some = sorted(set(on[key]))
-        alone = "" if len(some) == len(results) else f"rank {', '.join(map(str, some))} alone: "
-        told.append(Finding(**{**finding, "cause": alone + finding["cause"]}))
-    return told

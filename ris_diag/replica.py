@@ -2,19 +2,16 @@
 
 import random
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from itertools import islice
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import nn
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
@@ -22,10 +19,15 @@ from torch.optim.optimizer import (
 
 from ris_diag.case import Batch
 from ris_diag.context import to_device
-from ris_diag.graph import tensors_in
+from ris_diag.marks import Mark, digests, mark, marks_of
 from ris_diag.places import calling_place
+from ris_diag.wrapped import held_tensors, plain_names, wrappers
 
-Mark = list[float]  # norm and sum of a tensor
+SEEDING = (
+    ("torch", torch, "manual_seed"),
+    ("numpy", np.random, "seed"),
+    ("random", random, "seed"),
+)
 
 
 @dataclass
@@ -56,43 +58,6 @@ class Replica:
     seeded: dict[str, str] = field(default_factory=dict)
 
 
-def wrappers(model: nn.Module) -> list[DistributedDataParallel]:
-    """The DistributedDataParallel modules in a model."""
-    return [m for m in model.modules() if isinstance(m, DistributedDataParallel)]
-
-
-def plain_names(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Parameters by the names that they have without wrappers."""
-    prefixes = [name for name, m in model.named_modules() if isinstance(m, DistributedDataParallel)]
-    return {_without(name, prefixes): p for name, p in model.named_parameters()}
-
-
-def plain_state(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by the names that they have without wrappers."""
-    prefixes = [name for name, m in model.named_modules() if isinstance(m, DistributedDataParallel)]
-    buffers = {_without(name, prefixes): buffer for name, buffer in model.named_buffers()}
-    return {**plain_names(model), **buffers}
-
-
-def _without(name: str, prefixes: list[str]) -> str:
-    for prefix in sorted(prefixes, key=len, reverse=True):
-        start = f"{prefix}." if prefix else ""
-        if name.startswith(f"{start}module."):
-            name = start + name.removeprefix(f"{start}module.")
-    return name
-
-
-def mark(tensor: Tensor | None) -> Mark | None:
-    """Norm and sum, by which two tensors are told apart; None for None."""
-    if tensor is None:
-        return None
-    values = tensor.detach()
-    values = values.coalesce().values() if values.is_sparse else values
-    values = torch.view_as_real(values.resolve_conj()) if values.is_complex() else values
-    wide = values.double()
-    return [float(wide.norm()), float(wide.sum())]
-
-
 class Portion:
     """The first batches of the author's own loader, on a device; what else it has shows through."""
 
@@ -115,13 +80,6 @@ class Portion:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._batches, name)
-
-
-SEEDING = (
-    ("torch", torch, "manual_seed"),
-    ("numpy", np.random, "seed"),
-    ("random", random, "seed"),
-)
 
 
 @contextmanager
@@ -190,10 +148,10 @@ class ReplicaWatch:
         self.seen.inside += 1
         self.synced = all(each.require_backward_grad_sync for each in self.found)
         if not self.seen.start:
-            self.seen.start = _marks(plain_names(self.wrapped))
+            self.seen.start = marks_of(plain_names(self.wrapped))
         self._called = _random_states()
         if torch.is_grad_enabled():
-            self.seen.buffers.append(_marks(_held(self.wrapped)))
+            self.seen.buffers.append(marks_of(held_tensors(self.wrapped)))
 
     def before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         """Note gradients as the step finds them."""
@@ -211,25 +169,8 @@ class ReplicaWatch:
 
     def after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         """Note weights as the step leaves them."""
-        self.seen.steps[-1]["weights"] = _marks(plain_names(self.wrapped))
+        self.seen.steps[-1]["weights"] = marks_of(plain_names(self.wrapped))
         self._behind = _random_states()
-
-
-def _marks(tensors: dict[str, Any]) -> dict[str, Mark]:
-    return {name: found for name, t in tensors.items() if (found := mark(t)) is not None}
-
-
-def _held(model: nn.Module) -> dict[str, Tensor]:
-    """Buffers by name, and the tensors that modules hold beside parameters and buffers."""
-    prefixes = [name for name, m in model.named_modules() if isinstance(m, DistributedDataParallel)]
-    held = {_without(name, prefixes): buffer for name, buffer in model.named_buffers()}
-    for path, module in model.named_modules():
-        if isinstance(module, DistributedDataParallel):
-            continue
-        for name, value in vars(module).items():
-            if isinstance(value, Tensor):
-                held[_without(f"{path}.{name}".lstrip("."), prefixes)] = value
-    return held
 
 
 def _random_states() -> dict[str, int]:
@@ -243,26 +184,3 @@ def _random_states() -> dict[str, int]:
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         states["cuda"] = zlib.crc32(torch.cuda.get_rng_state().numpy().tobytes())
     return states
-
-
-def sample_rows(batch: Batch) -> dict[int, Tensor]:
-    """The tensors of a batch with one row a sample, by their number in it."""
-    tensors = [t for t in tensors_in(batch) if t.ndim and not t.is_sparse]
-    counts = Counter(len(t) for t in tensors)
-    count = counts.most_common(1)[0][0] if counts else 0
-    return {k: t for k, t in enumerate(tensors) if len(t) == count}
-
-
-def digests(batch: Batch) -> list[int]:
-    """A number for each sample, the same for equal values in every process."""
-    rows = [t.detach().resolve_conj().cpu().contiguous() for t in sample_rows(batch).values()]
-    if not rows:
-        return []
-    flat = [t.reshape(len(t), -1).view(torch.uint8).numpy() if t.numel() else None for t in rows]
-    whole = [part for part in flat if part is not None]
-    return [
-        int.from_bytes(
-            blake2b(b"".join(part[row].tobytes() for part in whole), digest_size=6).digest()
-        )
-        for row in range(len(rows[0]))
-    ]

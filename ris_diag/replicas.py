@@ -17,8 +17,9 @@ from ris_diag.measure import accumulation, captured_output, run_fit
 from ris_diag.places import where
 from ris_diag.randomness import derived_seed, seeded
 from ris_diag.ranks import Outcome, Ranks
-from ris_diag.replica import Portion, Replica, ReplicaWatch, seeding, wrappers
+from ris_diag.replica import Portion, Replica, ReplicaWatch, seeding
 from ris_diag.samples import served
+from ris_diag.wrapped import wrappers
 
 EPOCHS, STEPS = 2, 4
 BATCH = 8
@@ -117,7 +118,7 @@ def _launched(subject: Subject) -> Launched:
         return Launched(outcomes=alone, seconds=ranks.patience)
     longest = max(outcome.value["seconds"] for outcome in alone)
     seconds = SETTLING * ranks.patience + SLOWER * longest
-    ranks.patience = max(ranks.patience, 2 * seconds)
+    ranks.patience = max(ranks.patience, 2 * seconds)  # who waited tells so when it is up
     with ranks.together(seconds):
         flags = ranks.each("the wrapper", lambda: _allows(subject))
     found = Launched(
@@ -165,12 +166,18 @@ def own_batches_once(subject: Subject) -> list[Batch]:
 def _alone(subject: Subject) -> dict[str, Any]:
     """The loop without wrapper and other ranks: its seconds, and which parameters it leaves out."""
     batches = own_batches_once(subject)
-    start = time.perf_counter()
+    begun: list[float] = []
+
+    def note(number: int, batch: Batch) -> None:
+        begun.extend([time.perf_counter()] if number == 0 else [])
+
     with own_seed(subject, "wrapped loop"):
         model = subject.model()
-        plan = Plan(epochs=EPOCHS, train=batches)
+        train = Portion(batches, len(batches), subject.device, note)
+        plan = Plan(epochs=EPOCHS, train=train)
         trace = run_fit(subject, subject.fit, model, plan, planned=0).trace
-    seconds = time.perf_counter() - start
+    # The first epoch loads and compiles what is used for the first time.
+    seconds = EPOCHS * (time.perf_counter() - begun[-1]) if begun else 0.0
     names = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
     unused: set[str] = set()
     first = 0

@@ -73,7 +73,7 @@ class Runner:
         if ranks is None:
             return self._own_result(check.id)
         if check.id not in self._shared:
-            from ris_diag.ranks import shared_result
+            from ris_diag.shared import shared_result
 
             ranks.doing = f"{check.id} {check.slug}"
             self._shared[check.id] = shared_result(ranks, self._own_result(check.id))

@@ -92,7 +92,7 @@ class Watch(threading.Thread):
 
     def _where(self, told: dict[str, Any]) -> str:
         if self.ranks.rank not in told["missing"]:
-            return "waits for the others"
+            return self.ranks.became
         frame = sys._current_frames().get(self._main or 0)
         walked = [(f.f_code, line) for f, line in traceback.walk_stack(frame)][::-1]
         frames = [(code.co_filename, line, code.co_name) for code, line in walked]

@@ -8,8 +8,8 @@ from ris_diag.check import Threshold, check
 from ris_diag.checks.ranks import NEEDS, replicas_or_say
 from ris_diag.context import Context, Subject
 from ris_diag.graph import tensors_in
+from ris_diag.marks import digests
 from ris_diag.places import where
-from ris_diag.replica import digests
 from ris_diag.replicas import own_seed, ranks_of, refuse_what_raised
 from ris_diag.samples import place_of_loader, served
 
