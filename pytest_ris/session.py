@@ -120,13 +120,14 @@ class RisSession:
         from ris_diag.runner import Runner
 
         if id(case) not in self._runners:
+            ranks = self.ranks()
             self._runners[id(case)] = Runner(
                 case,
-                device=self.device,
+                device=self.device if ranks is None else ranks.own_device(self.device),
                 seed=seed_of(self.config),
                 target=self.target if case is self._loaded else None,
                 progress=progress_for(self.config),
-                ranks=self.ranks(),
+                ranks=ranks,
             )
         return self._runners[id(case)]
 

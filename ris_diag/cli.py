@@ -202,7 +202,7 @@ def _runner(target: str | None, device: str, seed: int) -> Iterator["Runner"]:
             stack.enter_context(redirect_stdout(StringIO()))
         yield Runner(
             case,
-            device=device,
+            device=device if ranks is None else ranks.own_device(device),
             seed=seed,
             target=target,
             progress=silent if _is_quiet() else for_stream(),

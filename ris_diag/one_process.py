@@ -93,21 +93,28 @@ def _gradients(subject: Subject) -> Gradients | str:
     shared = [name for name in named[0] if all(name in each for each in named)]
     if not min(ranks.share("parameters with a gradient", len(shared))):
         return "no optimiser step was taken with a gradient"
-    vectors = [torch.cat([each[name].reshape(-1) for name in shared]) for each in named]
+    vectors = [torch.cat([_flat(each[name]) for name in shared]) for each in named]
     with ranks.together(seen.seconds):
         dist.all_reduce(vectors[3])
     sizes = [sum(_samples(parts[rank]) for parts in everyone) for rank in range(ranks.size)]
     return Gradients(
-        ranks=vectors[0].double(),
-        global_=vectors[1].double(),
-        reordered=vectors[2].double(),
-        local=vectors[3].double(),
+        ranks=vectors[0],
+        global_=vectors[1],
+        reordered=vectors[2],
+        local=vectors[3],
         samples=sizes,
         summed=sum(
             max(t.numel() for t in tensors_in(part)) for parts in everyone for part in parts
         ),
         eps=max(torch.finfo(named[0][name].dtype).eps for name in shared),
     )
+
+
+def _flat(gradient: Tensor) -> Tensor:
+    """Its real numbers, float64 [n]."""
+    dense = gradient.to_dense() if gradient.is_sparse else gradient
+    real = torch.view_as_real(dense.resolve_conj()) if dense.is_complex() else dense
+    return real.reshape(-1).double()
 
 
 def _batches_of_a_step(subject: Subject) -> int:

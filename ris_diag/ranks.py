@@ -5,7 +5,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -22,7 +22,6 @@ from ris_diag.places import place_of
 from ris_diag.result import plain
 from ris_diag.stuck import Watch, collective_in
 
-LAUNCH = "torchrun --nproc-per-node=2"
 PATIENCE = 30.0  # seconds for what takes no computation
 SHORTEST, LONGEST = 2e-4, 0.05  # seconds between two looks for an answer
 WAITED = re.compile(r"[Tt]imed? ?out|Connection (closed|reset|refused)|Broken pipe")
@@ -77,19 +76,20 @@ class Ranks:
 
     # ---- what ranks tell each other
 
-    def share(self, name: str, value: Any) -> list[Any]:
+    def share(self, name: str, value: Any, *, spent: float = 0.0) -> list[Any]:
         """The values of all ranks under a name, by rank.
 
         A rank that gets no answer in time ends all of them with one report.
 
         Args:
             value: plain data; NaN and infinities arrive as texts.
+            spent: seconds that it took here; another rank may take twice as long.
         """
         told = json.dumps(plain(value))
         self._turn += 1
         keys = [f"{self._turn}/{name}/{rank}" for rank in range(self.size)]
         self.store.set(keys[self.rank], told)
-        end, pause = time.monotonic() + self.patience, SHORTEST
+        end, pause = time.monotonic() + self.patience + spent, SHORTEST
         while not self.store.check(keys):
             if time.monotonic() > end:
                 missing = [r for r, key in enumerate(keys) if not self.store.check([key])]
@@ -133,6 +133,10 @@ class Ranks:
         time.sleep(2 * self.patience)  # the watch ends this process first
         raise TimeoutError(f"{name}: no answer from ranks {missing} in {self.patience:g} s")
 
+    def own_device(self, device: str) -> str:
+        """Name of this rank's device: of "cuda" the GPU with the rank's number on its machine."""
+        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device
+
     # ---- groups
 
     @contextmanager
@@ -153,10 +157,16 @@ class Ranks:
         self._join()
         fresh = dist.new_group(timeout=timedelta(seconds=patience or self.patience))
         try:
-            with _default_group(fresh):
+            with _default_group(fresh), self._own_gpu():
                 yield
         finally:
             dist.destroy_process_group(fresh)
+
+    def _own_gpu(self) -> AbstractContextManager[Any]:
+        """The GPU that a collective takes where none is named, where each rank has its own."""
+        number = int(os.environ.get("LOCAL_RANK", "0"))
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        return torch.cuda.device(number) if number < count else nullcontext()
 
     def _join(self) -> None:
         if self._solo is not None:

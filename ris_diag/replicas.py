@@ -15,7 +15,6 @@ from ris_diag.errors import CaseError
 from ris_diag.loop import as_losses
 from ris_diag.measure import accumulation, captured_output, run_fit
 from ris_diag.places import where
-from ris_diag.randomness import derived_seed, seeded
 from ris_diag.ranks import Outcome, Ranks
 from ris_diag.replica import Portion, Replica, ReplicaWatch, seeding
 from ris_diag.samples import served
@@ -79,8 +78,7 @@ def wrap(subject: Subject, model: nn.Module) -> nn.Module:
 
 def own_seed(subject: Subject, key: str) -> Any:
     """Scope with random numbers of this rank's own, as in processes that nobody seeds."""
-    rank = ranks_of(subject).rank
-    return seeded(derived_seed(subject.seed, key, f"rank {rank}", subject.case.name))
+    return subject.seeded(f"{key}, rank {ranks_of(subject).rank}")
 
 
 def most_batches(subject: Subject) -> int:

@@ -13,7 +13,10 @@ def shared_result(ranks: Ranks, own: Result) -> Result:
 
     What is found on some ranks alone says on which.
     """
-    results = [Result(**told) for told in ranks.share(f"result of {own.name}", own.to_json())]
+    results = [
+        Result(**told)
+        for told in ranks.share(f"result of {own.name}", own.to_json(), spent=own.seconds)
+    ]
     worst = max(results, key=lambda result: SEVERITY.index(result.status))
     findings = _told_by_ranks(results)
     if not findings:

@@ -169,6 +169,16 @@ def batch_norm() -> Case:
     return replace(plain_ddp(), name="batch-norm", model=normed)
 
 
+def sync_batch_norm() -> Case:
+    """On GPUs alone: there is no SyncBatchNorm on the CPU."""
+
+    def distributed(model: nn.Module) -> nn.Module:
+        converted = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return DistributedDataParallel(converted, broadcast_buffers=False)
+
+    return replace(batch_norm(), name="sync-batch-norm", distributed=distributed)
+
+
 def summed_right(model: nn.Module, batch: Pair) -> Tensor:
     """The rank's sum over the samples of all ranks; the ranks are averaged behind it."""
     x, y = batch

@@ -38,7 +38,7 @@ class Told(Ranks):
         super().__init__(store=None, rank=0, size=1 + len(others))
         self.others = others
 
-    def share(self, name: str, value: Any) -> list[Any]:
+    def share(self, name: str, value: Any, *, spent: float = 0.0) -> list[Any]:
         return [value, *self.others]
 
 
@@ -265,6 +265,31 @@ def test_a_fault_is_reported_once_with_the_command_that_repeats_it() -> None:
     )
     codes = re.findall(r"exitcode  : (-?\d+)", run.stderr)
     assert set(codes) == {"1"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.parametrize("case", ["plain_ddp", "sync_batch_norm", "averages_by_hand"])
+def test_two_gpus_go_in_step(case: str) -> None:
+    run = torchrun(*CHECKED, f"tests.faults.ranked_parts:{case}", "--gpu")
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_a_fault_is_found_on_two_gpus() -> None:
+    run = torchrun(*CHECKED, "tests.faults.plant_ranks:loss_is_divided_by_the_ranks", "--gpu")
+    assert "Diagnosis: C226 divided-by-ranks-twice" in run.stdout
+
+
+def test_a_rank_takes_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    ranks = Ranks(store=None, rank=3, size=4)
+    assert [ranks.own_device(name) for name in ("cpu", "cuda", "cuda:0")] == [
+        "cpu",
+        "cuda:1",
+        "cuda:0",
+    ]
 
 
 BROKEN = """\
