@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
@@ -40,7 +39,7 @@ class Gradients:
         ranks: of this rank, behind the exchange.
         global_: of one process on the batches of all ranks, concatenated.
         reordered: the same with the ranks the other way round: rounding, or noise of the loss.
-        local: sum over the ranks of what one process has on the rank's own batches.
+        local: what one process has on each rank's own batches, by rank.
         samples: in the batches of the step, by rank.
         summed: values that are summed into an entry, the samples' entries.
         eps: of the gradient's dtype.
@@ -49,7 +48,7 @@ class Gradients:
     ranks: Tensor
     global_: Tensor
     reordered: Tensor
-    local: Tensor
+    local: list[Tensor]
     samples: list[int]
     summed: int
     eps: float
@@ -95,13 +94,13 @@ def _gradients(subject: Subject) -> Gradients | str:
         return "no optimiser step was taken with a gradient"
     vectors = [torch.cat([_flat(each[name]) for name in shared]) for each in named]
     with ranks.together(seen.seconds):
-        dist.all_reduce(vectors[3])
+        local = ranks.gathered(vectors[3])
     sizes = [sum(_samples(parts[rank]) for parts in everyone) for rank in range(ranks.size)]
     return Gradients(
         ranks=vectors[0],
         global_=vectors[1],
         reordered=vectors[2],
-        local=vectors[3],
+        local=local,
         samples=sizes,
         summed=sum(
             max(t.numel() for t in tensors_in(part)) for parts in everyone for part in parts

@@ -199,8 +199,8 @@ cause(
     title="Ranks that hold different numbers of samples or tokens count the same",
     looks={"shares-weighted-equally": ALWAYS},
     silent="With batches of one size it is right.",
-    repair="Divide every rank's sum by the number of all ranks, and multiply by that of the ranks; "
-    "what compares samples with each other needs those of all ranks.",
+    repair="Divide every rank's sum by the samples or tokens of all ranks, and multiply it by "
+    "the number of ranks.",
     reference=DESIGN,
 )
 

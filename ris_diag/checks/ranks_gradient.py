@@ -1,5 +1,6 @@
 """The gradient of several ranks against that of one process on the same samples. B1."""
 
+import torch
 from torch import Tensor
 
 from ris_diag.check import Threshold, check
@@ -68,7 +69,14 @@ def gradient_of_one_process(context: Context) -> None:
             f"samples, by {rounding:.0%} in rounding"
         )
     elif error > limit:
-        sign, reason, todo = _reason(found, limit, size)
+        told = _reason(found, limit, size)
+        if told is None:
+            context.say(
+                "not judged: the loss compares the samples of a batch with each other, so that "
+                "those of the ranks don't add up to that of one process"
+            )
+            return
+        sign, reason, todo = told
         context.problem(
             f"the gradient of {size} ranks differs by {error:.2g} of its norm from that of one "
             f"process on the same {sum(found.samples)} samples (limit {limit:.1g}); it is "
@@ -84,10 +92,11 @@ def relative(value: Tensor, reference: Tensor) -> float:
     return float((value - reference).norm() / reference.norm().clamp(min=1e-300))
 
 
-def _reason(found: Gradients, limit: float, size: int) -> tuple[str, str, str]:
-    """Sign, reason and next step."""
+def _reason(found: Gradients, limit: float, size: int) -> tuple[str, str, str] | None:
+    """Sign, reason and next step; None where ranks can't add up to the loss of one process."""
+    total = torch.stack(found.local).sum(0)
     if relative(size * found.ranks, found.global_) <= size * limit:
-        if relative(found.local, found.global_) <= size * limit:
+        if relative(total, found.global_) <= size * limit:
             return (
                 "summed-loss-averaged",
                 "the loss is a sum over the rank's batch, and the exchange divides by the ranks",
@@ -99,16 +108,27 @@ def _reason(found: Gradients, limit: float, size: int) -> tuple[str, str, str]:
             "a mean is divided by the number of ranks once more",
             "leave the division to DistributedDataParallel: it averages the gradients itself",
         )
-    if relative(found.ranks, found.local / size) <= limit:
-        shares = ", ".join(map(str, found.samples))
+    if relative(found.ranks, total / size) > limit:
         return (
-            "shares-weighted-equally",
-            f"each rank's mean counts the same, of {shares} samples",
-            "divide the rank's sum by the number of samples, or tokens, of all ranks (all_reduce) "
-            "and multiply by the number of ranks; or drop the last batch",
+            "gradient-not-of-one-process",
+            "neither a share, a sum nor a mean of the ranks' own gradients",
+            "look at what is done between backward() and step(), and at what uses the rank",
         )
+    weights, rest = shares_of(found.global_, found.local)
+    if rest > NOISE * limit:
+        return None
+    wanted = ", ".join(f"{weight:.2f}" for weight in weights)
     return (
-        "gradient-not-of-one-process",
-        "neither a share, a sum nor a mean of the ranks' own gradients",
-        "look at what is done between backward() and step(), and at what uses the rank",
+        "shares-weighted-equally",
+        f"each rank's mean counts the same, of {', '.join(map(str, found.samples))} samples; by "
+        f"what they hold of the mean they count {wanted}",
+        "divide the rank's sum by the number of samples, or tokens, of all ranks (all_reduce) and "
+        "multiply by the number of ranks; or drop the last batch",
     )
+
+
+def shares_of(whole: Tensor, parts: list[Tensor]) -> tuple[list[float], float]:
+    """Weights with which vectors add up to another, and the norm of the rest, over its own."""
+    matrix = torch.stack(parts)
+    weights = torch.linalg.lstsq(matrix @ matrix.T, (matrix @ whole)[:, None]).solution[:, 0]
+    return weights.tolist(), relative(weights @ matrix, whole)

@@ -19,6 +19,7 @@ from tests.faults.ranked_parts import (
     of,
     plain_ddp,
     rank,
+    ranked,
     seeded_by_rank,
     shares,
     sums_over_all_samples,
@@ -212,6 +213,48 @@ def means_of_uneven_batches() -> Case:
 
     loader = shares(regression, (12, 4))
     return replace(sums_over_all_samples(), loader=loader, **{**of(mse), "fit": fit})
+
+
+def padded(split: str, seed: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """x [B, 8], y [B, 1] and which samples count, [B, 1]: other shares on each rank."""
+    x, y = regression(split, seed, size)
+    kept = torch.arange(size)[:, None] < (size if rank() == 0 else size // 4)
+    return x, y, kept
+
+
+def masked(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Sum over what counts, and its number."""
+    x, y, kept = batch
+    return ((model(x) - y).square() * kept).sum(), kept.sum()
+
+
+@ranked
+def masks_over_all_ranks() -> Case:
+    def loss(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        total, count = masked(model, batch)
+        if dist.is_initialized():
+            dist.all_reduce(count)
+        return total * world() / count
+
+    return replace(plain_ddp(), name="masks", batch=padded, loader=shares(padded, (8,)), **of(loss))
+
+
+@fault(
+    "L064",
+    says="by what they hold of the mean they count 0.80, 0.20",
+    cause="shares-count-alike",
+    healthy=masks_over_all_ranks,
+    source="Hugging Face, Fixing Gradient Accumulation (2024)",
+)
+def tokens_are_counted_by_rank() -> Case:
+    def loss(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        total, count = masked(model, batch)
+        return total / count
+
+    def fit(model: nn.Module, plan: Plan) -> list[Epoch]:
+        return trained(model, plan, loss)  # planted: tokens_are_counted_by_rank
+
+    return replace(masks_over_all_ranks(), **{**of(loss), "fit": fit})
 
 
 @fault(

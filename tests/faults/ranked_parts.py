@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 
 from ris_diag import Case, Declared, Epoch, Plan, Progress, Training
-from tests.faults.zoo_parts import adam, classes, mlp, regression
+from tests.faults.zoo_parts import adam, classes, generator, mlp, regression
 
 RANKED_HEALTHY: dict[str, Callable[[], Case]] = {}
 Pair = tuple[Tensor, Tensor]
@@ -173,8 +173,8 @@ def sync_batch_norm() -> Case:
     """On GPUs alone: there is no SyncBatchNorm on the CPU."""
 
     def distributed(model: nn.Module) -> nn.Module:
-        converted = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        return DistributedDataParallel(converted, broadcast_buffers=False)
+        convert: Any = nn.SyncBatchNorm.convert_sync_batchnorm
+        return DistributedDataParallel(convert(model), broadcast_buffers=False)
 
     return replace(batch_norm(), name="sync-batch-norm", distributed=distributed)
 
@@ -232,6 +232,30 @@ class Twice(nn.Module):
 def static_graph() -> Case:
     wrap = partial(DistributedDataParallel, static_graph=True)
     return replace(plain_ddp(), name="static-graph", model=Twice, distributed=wrap)
+
+
+def two_views(split: str, seed: int, size: int) -> Pair:
+    """x [B, 8] and a noisy copy."""
+    x, _ = regression(split, seed, size)
+    return x, x + 0.1 * torch.randn(size, 8, generator=generator(split, seed + 1))
+
+
+@ranked
+def compares_samples() -> Case:
+    """Each sample is told from the others of its rank's batch: no share of one global loss."""
+
+    def loss(model: nn.Module, batch: Pair) -> Tensor:
+        one, other = model(torch.cat(batch)).chunk(2)
+        return F.cross_entropy(one @ other.T, torch.arange(len(one), device=one.device))
+
+    return replace(
+        plain_ddp(),
+        name="compares-samples",
+        model=lambda: mlp(8, 16, 4),
+        batch=two_views,
+        loader=shares(two_views, (8,)),
+        **of(loss),
+    )
 
 
 def uneven(split: str, seed: int) -> list[Pair]:

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 import ris_diag
 from ris_diag import Case, CaseError, Result
 from ris_diag.check import all_checks
-from ris_diag.checks.ranks_gradient import relative
+from ris_diag.checks.ranks_gradient import relative, shares_of
 from ris_diag.gate import reasons_against
 from ris_diag.marks import differing, digests, mark, sample_rows
 from ris_diag.one_process import _joined
@@ -229,6 +229,14 @@ def test_a_portion_is_the_loader_but_for_its_end() -> None:
 
 def test_a_difference_is_relative_to_the_reference() -> None:
     assert relative(torch.tensor([1.0, 1.0]), torch.tensor([2.0, 2.0])) == pytest.approx(0.5)
+
+
+def test_shares_are_the_weights_with_which_ranks_add_up() -> None:
+    parts = [torch.tensor([1.0, 0.0, 2.0]), torch.tensor([0.0, 1.0, 1.0])]
+    weights, rest = shares_of(0.75 * parts[0] + 0.25 * parts[1], parts)
+    assert weights == pytest.approx([0.75, 0.25])
+    assert rest < 1e-6
+    assert shares_of(torch.tensor([1.0, 1.0, -3.0]), parts)[1] > 0.5
 
 
 # ---- real launches of two processes
