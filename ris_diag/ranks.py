@@ -14,8 +14,6 @@ from unittest.mock import patch
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.distributed_c10d import PrefixStore
-from torch.distributed.rendezvous import rendezvous
 
 from ris_diag.errors import CaseError
 from ris_diag.places import place_of
@@ -118,12 +116,15 @@ class Ranks:
         """What this rank's part gives; where one raises, all do.
 
         Raises:
-            CaseError: with rank and error, where another rank's part raised.
+            CaseError: with the error, and the rank where it was raised on some alone.
         """
         kept: list[T] = []
-        for rank, outcome in enumerate(self.each(name, lambda: kept.append(part()))):
-            if outcome.raised:
-                raise CaseError(f"rank {rank}: {outcome.raised}")
+        told = [outcome.raised for outcome in self.each(name, lambda: kept.append(part()))]
+        if all(text == told[0] for text in told) and told[0]:
+            raise CaseError(told[0].removeprefix("CaseError: "))
+        for rank, text in enumerate(told):
+            if text:
+                raise CaseError(f"rank {rank}: {text}")
         return kept[0]
 
     def _stop(self, name: str, missing: list[int]) -> None:
@@ -177,10 +178,21 @@ class Ranks:
             self._made = True
         self._solo, _ = dist.new_subgroups(1)  # type: ignore[no-untyped-call]
 
+    def go_last(self) -> None:
+        """Rank 0 goes last: it may hold the store in which the others still read."""
+        if self.rank:
+            self.store.set(f"gone/{self.rank}", "")
+            return
+        end = time.monotonic() + self.patience
+        while not self.store.check([f"gone/{rank}" for rank in range(1, self.size)]):
+            if time.monotonic() > end:
+                return
+            time.sleep(LONGEST)
+
     def leave(self) -> None:
         """Destroy what was made here."""
-        if self._made and dist.is_initialized():
-            dist.destroy_process_group()
+        if self._solo is not None and dist.is_initialized():
+            dist.destroy_process_group(None if self._made else self._solo)
 
     def gathered(self, tensor: Tensor) -> list[Tensor]:
         """The tensors of all ranks, by rank; they may differ in the first axis.
@@ -226,13 +238,18 @@ def launched_ranks(patience: float = PATIENCE) -> Iterator[Ranks | None]:
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "MASTER_ADDR" not in os.environ:
         yield None
         return
+    # A build without torch.distributed has no such names.
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
     store, rank, size = next(rendezvous("env://"))
     ranks = Ranks(PrefixStore("ris_diag", store), rank, size, patience)
     watch = Watch(ranks)
     watch.start()
     try:
         yield ranks
-        ranks.share("end", None)  # who holds the store leaves last
+        ranks.share("end", None)
+        ranks.go_last()
     finally:
         watch.end()
         ranks.leave()

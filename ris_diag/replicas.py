@@ -18,7 +18,7 @@ from ris_diag.places import where
 from ris_diag.ranks import Outcome, Ranks
 from ris_diag.replica import Portion, Replica, ReplicaWatch, seeding
 from ris_diag.samples import served
-from ris_diag.wrapped import wrappers
+from ris_diag.wrapped import plain_names, wrappers
 
 EPOCHS, STEPS = 2, 4
 BATCH = 8
@@ -35,15 +35,13 @@ class Launched:
             wasn't run.
         seconds: how long a rank waits in a collective.
         batches: how many each rank is given in an epoch, by rank.
-        unused: names of parameters that get no gradient, by rank.
-        allowed: whether the wrapper is told that some get none.
+        unused: names of parameters that get no gradient although a wrapper waits for it, by rank.
     """
 
     outcomes: list[Outcome]
     seconds: float
     batches: list[int] = field(default_factory=list)
     unused: list[list[str]] = field(default_factory=list)
-    allowed: bool = True
 
     @property
     def replicas(self) -> list[Replica]:
@@ -118,15 +116,17 @@ def _launched(subject: Subject) -> Launched:
     seconds = SETTLING * ranks.patience + SLOWER * longest
     ranks.patience = max(ranks.patience, 2 * seconds)  # who waited tells so when it is up
     with ranks.together(seconds):
-        flags = ranks.each("the wrapper", lambda: _allows(subject))
+        wrapped = ranks.each("the wrapper", lambda: _waits_for(subject))
+    if _raised(wrapped):
+        return Launched(outcomes=wrapped, seconds=seconds)
+    waits = {name for outcome in wrapped for name in outcome.value}
     found = Launched(
         batches=[outcome.value for outcome in given],
-        unused=[outcome.value["unused"] for outcome in alone],
-        allowed=all(outcome.value for outcome in flags),
-        outcomes=flags if _raised(flags) else [],
+        unused=[[n for n in outcome.value["unused"] if n in waits] for outcome in alone],
+        outcomes=[],
         seconds=seconds,
     )
-    if found.outcomes or (any(found.unused) and not found.allowed):
+    if any(found.unused):
         return found
     with ranks.together(seconds):
         outcomes = ranks.each("the wrapped loop", lambda: vars(_watched(subject)))
@@ -188,15 +188,16 @@ def _alone(subject: Subject) -> dict[str, Any]:
     return {"seconds": seconds, "unused": sorted(unused, key=order.index)}
 
 
-def _allows(subject: Subject) -> bool:
-    """Whether the wrapper copes with parameters that get no gradient."""
+def _waits_for(subject: Subject) -> list[str]:
+    """Parameters for whose gradient a wrapper waits, as it isn't told that some get none."""
     with own_seed(subject, "wrapped loop"):
         wrapped = wrap(subject, subject.model())
-    found = wrappers(wrapped)
-    allowed = all(each.find_unused_parameters or each.static_graph for each in found)
-    del wrapped, found
+    strict = [w for w in wrappers(wrapped) if not (w.find_unused_parameters or w.static_graph)]
+    held = {id(p) for wrapper in strict for p in wrapper.parameters()}
+    names = [name for name, p in plain_names(wrapped).items() if id(p) in held]
+    del wrapped, strict
     let_go(subject)
-    return allowed
+    return names
 
 
 def let_go(subject: Subject) -> None:

@@ -1,9 +1,12 @@
 """The ranks: results of all as one, waits with a name, a world of one, one report of a launch."""
 
 import json
+import os
 import re
+import socket
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +19,13 @@ import ris_diag
 from ris_diag import Case, CaseError, Result
 from ris_diag.check import all_checks
 from ris_diag.checks.ranks_gradient import relative, shares_of
+from ris_diag.context import Subject
 from ris_diag.gate import reasons_against
 from ris_diag.marks import differing, digests, mark, sample_rows
 from ris_diag.one_process import _joined
 from ris_diag.ranks import Outcome, Ranks
 from ris_diag.replica import Portion
+from ris_diag.replicas import launched
 from ris_diag.result import Finding
 from ris_diag.shared import shared_result
 from ris_diag.stuck import _collective, _position
@@ -133,8 +138,14 @@ def test_a_time_that_is_up_is_a_wait_and_no_mistake_of_the_code() -> None:
     assert own.said().startswith("waited in a collective at tests/ris_diag/test_ranks.py:")
 
 
+def refuse() -> None:
+    raise CaseError("no such case")
+
+
 def test_the_same_part_raises_everywhere_or_nowhere() -> None:
     assert Told(vars(Outcome())).same("the case", lambda: 5) == 5
+    with pytest.raises(CaseError, match="^no such case$"):
+        Told(vars(Outcome(raised="CaseError: no such case"))).same("the case", refuse)
     with pytest.raises(CaseError, match="rank 1: OSError: no such file"):
         Told(vars(Outcome(raised="OSError: no such file"))).same("the case", lambda: 5)
 
@@ -263,6 +274,30 @@ def test_the_command_line_reports_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_processes_that_were_started_by_hand_are_ranks_too() -> None:
+    command = [sys.executable, *CHECKED, "tests.faults.ranked_parts:plain_ddp"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    launch = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    started = [
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **launch, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    told = [process.communicate() for process in started]
+    assert [process.returncode for process in started] == [0, 0], told
+    assert told[0][0].count("pass  L061") == 1
+    assert told[1] == ("", "")
+
+
+@pytest.mark.slow
 def test_a_fault_is_reported_once_with_the_command_that_repeats_it() -> None:
     run = torchrun(*CHECKED, "tests.faults.plant_distributed:model_is_not_wrapped")
     assert run.returncode == 1
@@ -298,6 +333,24 @@ def test_a_rank_takes_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatch) -> 
         "cuda:1",
         "cuda:0",
     ]
+
+
+def test_a_wrapper_waits_for_nothing_outside_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = [Outcome(value=3), Outcome(value=3)]
+    alone = [
+        Outcome(value={"seconds": 0.1, "unused": ["a", "b"]}),
+        Outcome(value={"seconds": 0.2, "unused": []}),
+    ]
+    answers = iter([told, alone, [Outcome(value=["b", "c"])] * 2])
+    ranks = Told(None)
+    for name in ("together", "alone"):
+        monkeypatch.setattr(ranks, name, lambda *seconds: nullcontext())
+    monkeypatch.setattr(ranks, "each", lambda name, part: next(answers))
+    case = plain_ddp()
+    found = launched(Subject(case, torch.device("cpu"), 0, ranks=ranks))
+    assert found.unused == [["b"], []]
+    assert found.seconds == pytest.approx(30 / 3 + 20 * 0.2)
+    assert found.replicas == []
 
 
 BROKEN = """\
