@@ -144,7 +144,7 @@ def refuse() -> None:
 
 def test_the_same_part_raises_everywhere_or_nowhere() -> None:
     assert Told(vars(Outcome())).same("the case", lambda: 5) == 5
-    with pytest.raises(CaseError, match="^no such case$"):
+    with pytest.raises(CaseError, match=r"^no such case$"):
         Told(vars(Outcome(raised="CaseError: no such case"))).same("the case", refuse)
     with pytest.raises(CaseError, match="rank 1: OSError: no such file"):
         Told(vars(Outcome(raised="OSError: no such file"))).same("the case", lambda: 5)
