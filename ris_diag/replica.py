@@ -114,12 +114,22 @@ class ReplicaWatch:
     def watching(self) -> Iterator[None]:
         """The hooks are there inside of the `with`."""
         inner = [each.module for each in self.found] or [self.wrapped]
+
+        # A copy of the model, as a moving average begins with, takes its hooks along: functions
+        # are shared by copies, a bound method would be copied with all that its object holds.
+        def entering(module: nn.Module, args: Any) -> None:
+            self.seen.entered += any(module is each for each in self.found)
+
+        def calling(module: nn.Module, args: Any) -> None:
+            if any(module is each for each in inner):
+                self.calling()
+
         with ExitStack() as stack:
             for hook in (
                 register_optimizer_step_pre_hook(self.before_step),
                 register_optimizer_step_post_hook(self.after_step),
-                *(each.register_forward_pre_hook(self.entering) for each in self.found),
-                *(each.register_forward_pre_hook(self.calling) for each in inner),
+                *(each.register_forward_pre_hook(entering) for each in self.found),
+                *(each.register_forward_pre_hook(calling) for each in inner),
             ):
                 stack.callback(hook.remove)
             yield
@@ -139,11 +149,7 @@ class ReplicaWatch:
         self.seen.drawn += [moved] if moved else []
         return bool(moved)
 
-    def entering(self, module: nn.Module, args: Any) -> None:
-        """The wrapper is called."""
-        self.seen.entered += 1
-
-    def calling(self, module: nn.Module, args: Any) -> None:
+    def calling(self) -> None:
         """What is wrapped is called: behind all that its wrapper sends in front of that."""
         self.seen.inside += 1
         self.synced = all(each.require_backward_grad_sync for each in self.found)

@@ -11,6 +11,7 @@ from ris_diag.places import where
 from ris_diag.replicas import ranks_of
 
 NOISE = 4.0  # what reordering changes is one draw of the rounding, the comparison another
+HALF = 2**-7  # what rounding to 8 digits of a mantissa does in a few places, as autocast does
 BLUR = 0.1  # a limit above it tells nothing apart
 
 
@@ -69,7 +70,10 @@ def gradient_of_one_process(context: Context) -> None:
             f"samples, by {rounding:.0%} in rounding"
         )
     elif error > limit:
-        told = _reason(found, limit, size)
+        told = _reason(found, max(limit, HALF), size)
+        if error <= HALF and not _shares_explain(found, limit):
+            context.say(f"agrees within {error:.2%}: something in 16 bits is between them")
+            return
         if told is None:
             context.say(
                 "not judged: the loss compares the samples of a batch with each other, so that "
@@ -115,7 +119,7 @@ def _reason(found: Gradients, limit: float, size: int) -> tuple[str, str, str] |
             "look at what is done between backward() and step(), and at what uses the rank",
         )
     weights, rest = shares_of(found.global_, found.local)
-    if rest > NOISE * limit:
+    if rest > limit:
         return None
     wanted = ", ".join(f"{weight:.2f}" for weight in weights)
     return (
@@ -125,6 +129,13 @@ def _reason(found: Gradients, limit: float, size: int) -> tuple[str, str, str] |
         "divide the rank's sum by the number of samples, or tokens, of all ranks (all_reduce) and "
         "multiply by the number of ranks; or drop the last batch",
     )
+
+
+def _shares_explain(found: Gradients, limit: float) -> bool:
+    """Whether the mean of the ranks is what there is, and other shares of them what should be."""
+    mean = torch.stack(found.local).mean(0)
+    rest = shares_of(found.global_, found.local)[1]
+    return relative(found.ranks, mean) <= limit and rest <= NOISE * limit
 
 
 def shares_of(whole: Tensor, parts: list[Tensor]) -> tuple[list[float], float]:

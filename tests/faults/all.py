@@ -19,6 +19,7 @@ from tests.faults import (  # noqa: F401  # each enters its faults
     plant_scenes,
     plant_script,
     plant_wiring,
+    ranked_ways,
 )
 from tests.faults.registry import FAULTS as ALL_FAULTS
 from tests.faults.registry import RANKED as RANKED_FAULTS
