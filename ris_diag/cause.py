@@ -13,6 +13,7 @@ AREAS = (
     "evaluation",
     "numerics",
     "device",
+    "distributed",
 )
 
 ALWAYS, MOSTLY, OFTEN, SOMETIMES = 0.97, 0.8, 0.5, 0.2

@@ -15,7 +15,10 @@ STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
 OVERRIDES = ("torch/overrides.py", "torch/_tensor.py")  # they stand between a call and its watcher
 # What watches a call from inside of it; another file of the toolkit made the call itself.
 MODES = ("places.py", "operations.py", "anatomy.py", "followed.py", "pretence.py")
-WATCHERS = (*MODES, "observer.py", "underflow.py", "lent.py", "case.py", "determinism.py")
+WATCHERS = (
+    *(*MODES, "observer.py", "underflow.py", "replica.py"),
+    *("lent.py", "case.py", "determinism.py"),
+)
 LIBRARIES = {"site-packages", "dist-packages"}  # also those of the user and of other environments
 
 

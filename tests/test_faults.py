@@ -5,7 +5,7 @@ import torch
 
 import ris_diag
 from ris_diag.check import all_checks, get_check
-from tests.faults.all import ALL_FAULTS
+from tests.faults.all import ALL_FAULTS, RANKED_FAULTS
 from tests.faults.healthy import HEALTHY
 from tests.faults.registry import Fault
 
@@ -48,7 +48,7 @@ def test_healthy_case_overfits_in_silence(name: str) -> None:
 
 
 def test_every_check_has_a_planted_fault() -> None:
-    fired = {check for fault in ALL_FAULTS for check in fault.fires}
+    fired = {check for fault in [*ALL_FAULTS, *RANKED_FAULTS] for check in fault.fires}
     assert {check.id for check in all_checks()} == fired
 
 

@@ -40,6 +40,7 @@ class Fault:
         within: helpers that carry the change into the training: their lines count as `HERE`.
         proof: whether the fault is real, where its `outcome` can't show it.
         device: on which it shows, "cpu" or "cuda".
+        ranks: how many processes it takes.
     """
 
     name: str
@@ -53,9 +54,11 @@ class Fault:
     within: tuple[Any, ...] = ()
     proof: Callable[[], bool] | None = None
     device: str = "cpu"
+    ranks: int = 1
 
 
 FAULTS: list[Fault] = []
+RANKED: list[Fault] = []  # those that take several processes
 
 
 def fault(
@@ -68,9 +71,10 @@ def fault(
     within: tuple[Any, ...] = (),
     proof: Callable[[], bool] | None = None,
     device: str = "cpu",
+    ranks: int = 1,
 ) -> Callable[[Callable[[], Case]], Callable[[], Case]]:
     def register(plant: Callable[[], Case]) -> Callable[[], Case]:
-        FAULTS.append(
+        (FAULTS if ranks == 1 else RANKED).append(
             Fault(
                 name=plant.__name__,
                 fires=fires,
@@ -83,6 +87,7 @@ def fault(
                 within=within,
                 proof=proof,
                 device=device,
+                ranks=ranks,
             )
         )
         return plant
