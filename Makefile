@@ -30,9 +30,10 @@ lint: setup
 test-wheel: setup
 	$(PY) tests/wheel.py -m "not slow"
 
-# The NMSE kernel against its baseline and the memory limit, the cost of watching; keeps JSON.
+# The NMSE kernel against its baseline, its candidates and the memory limit, the cost of watching;
+# keeps JSON. On a GPU: make bench BENCH=--gpu
 bench: setup
-	$(PY) -m pytest tests/bench/bench_nmse.py tests/bench/bench_observer.py -q -s -p no:randomly -p no:xdist --benchmark-only \
+	$(PY) -m pytest tests/bench/bench_nmse.py tests/bench/bench_nmse_forms.py tests/bench/bench_observer.py -q -s -p no:randomly -p no:xdist --benchmark-only \
 		--benchmark-autosave --benchmark-columns=median $(BENCH)
 
 # Every check on every planted fault and healthy training, with ten seeds: what is found, named, placed.

@@ -6,7 +6,8 @@ of the input's size, and the first backward pass turns it into the gradient wher
 a backward pass to come it is computed a few samples at a time, while they are in the cache. Where a
 norm is so large or small that its square could leave the range of the dtype, the same computation
 runs on copies scaled by powers of two (`model.scaling`), which changes no bit of a result that the
-common case can hold.
+common case can hold. On other devices than the CPU it always does: to look at a norm would make the
+host wait for the device in every step.
 """
 
 import inspect
@@ -23,7 +24,7 @@ from model.parts import (
     times_by_parts_,
     weighted,
 )
-from model.scaling import needs_scaling, scaled_error, scaled_values, unscaled
+from model.scaling import needs_scaling, scaled_error, scaled_values, unscaled, unscaled_
 from model.validate import COVARIANCE_DTYPES, require_number
 
 HUGE_PAGES_FROM = 4 * 2**20
@@ -108,9 +109,10 @@ class _KeptNmse(torch.autograd.Function):
     def forward(ctx: Any, R_hat: Tensor, R_true: Tensor, w_diag: float, w_off: float) -> Tensor:
         ctx.weights = w_diag, w_off
         hat, true = _plain(R_hat), _plain(R_true)
-        error = torch.sub(hat, true, out=_empty_like(hat))
-        values, truth_norms, exponents = _values(hat, true, part_norms(error, true), ctx.weights)
-        ctx.error = error if exponents is None else None
+        error = torch.sub(hat, true, out=_empty_like(hat)) if _may_look(true) else None
+        norms = None if error is None else part_norms(error, true)
+        values, truth_norms, exponents, scaled = _values(hat, true, norms, ctx.weights)
+        ctx.error = error if scaled is None else scaled
         ctx.save_for_backward(R_hat, R_true, truth_norms, exponents)
         return values
 
@@ -118,10 +120,13 @@ class _KeptNmse(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, None]:
         if ctx.error is None or torch.is_grad_enabled() or _transformed():
             return _Gradient.apply(grad, *ctx.saved_tensors, *ctx.weights), None, None, None  # type: ignore[no-untyped-call]
-        _, _, truth_norms, _ = ctx.saved_tensors
+        _, _, truth_norms, exponents = ctx.saved_tensors
         slopes = _slopes(truth_norms, *ctx.weights).mul_(grad)
         error, ctx.error = ctx.error, None
-        return times_by_parts_(error, slopes), None, None, None
+        gradient = times_by_parts_(error, slopes)
+        if exponents is not None:
+            unscaled_(gradient, exponents)
+        return gradient, None, None, None
 
 
 class _Nmse(torch.autograd.Function):
@@ -135,7 +140,8 @@ class _Nmse(torch.autograd.Function):
         R_hat: Tensor, R_true: Tensor, w_diag: float, w_off: float
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         R_hat, R_true = _plain(R_hat), _plain(R_true)
-        return _values(R_hat, R_true, _norms_by_chunks(R_hat, R_true), (w_diag, w_off))
+        norms = _norms_by_chunks(R_hat, R_true) if _may_look(R_true) else None
+        return _values(R_hat, R_true, norms, (w_diag, w_off))[:3]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
@@ -180,7 +186,7 @@ class _Gradient(torch.autograd.Function):
             error = torch.sub(R_hat, R_true, out=_empty_like(R_hat))
             return times_by_parts_(error, slopes)
         error = scaled_error(R_hat, R_true, exponents)
-        return unscaled(times_by_parts_(error, slopes), exponents)
+        return unscaled_(times_by_parts_(error, slopes), exponents)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -217,13 +223,23 @@ for _function in (_Nmse, _Gradient):
 
 
 def _values(
-    R_hat: Tensor, R_true: Tensor, norms: Tensor, weights: tuple[float, float]
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Values [B], norms of the truth [2, B], and exponents [2, B] of the scale if there is one."""
-    if needs_scaling(norms, R_hat, R_true):
+    R_hat: Tensor, R_true: Tensor, norms: Tensor | None, weights: tuple[float, float]
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Values [B], norms of the truth [2, B], and of a scale its exponents [2, B] and the error.
+
+    Args:
+        norms: real [2, 2, B], of error and truth; without them all is scaled.
+    """
+    if norms is None or needs_scaling(norms, R_hat, R_true):
         return scaled_values(R_hat, R_true, weights)
     error_norms, truth_norms = norms.unbind()
-    return weighted((error_norms / truth_norms).square_(), *weights), truth_norms, None
+    values = weighted((error_norms / truth_norms).square_(), *weights)
+    return values, truth_norms, None, None
+
+
+def _may_look(R: Tensor) -> bool:
+    """Whether a number can be read without waiting for a device."""
+    return R.device.type == "cpu"
 
 
 def _slopes(truth_norms: Tensor, w_diag: float, w_off: float) -> Tensor:
@@ -266,9 +282,7 @@ def _transformed() -> bool:
 
 def _norms_by_chunks(R_hat: Tensor, R_true: Tensor) -> Tensor:
     """`part_norms` of error and truth, a few samples at a time, which fit into a core's cache."""
-    samples = max(1, len(R_true))
-    if R_true.device.type == "cpu":
-        samples = max(1, CHUNK_BYTES * samples // (R_true.nbytes or 1))
+    samples = max(1, CHUNK_BYTES * len(R_true) // (R_true.nbytes or 1))
     error = torch.empty_like(R_true[:samples])  # the same memory for each chunk: it stays cached
     error_runs, true_runs = [], []
     for hat, true in zip(*(torch.split(R, samples) for R in (R_hat, R_true)), strict=True):
@@ -285,7 +299,7 @@ def _empty_like(R: Tensor) -> Tensor:
     step pays a page fault every 4 KiB again. numpy asks for huge pages, which makes a fresh
     block of 40 MB four times as fast to write.
     """
-    if R.device.type != "cpu" or R.nbytes < HUGE_PAGES_FROM:
+    if R.nbytes < HUGE_PAGES_FROM:
         return torch.empty_like(R)
     return torch.from_numpy(np.empty(R.shape, NUMPY_DTYPE[R.dtype]))
 

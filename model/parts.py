@@ -62,8 +62,11 @@ def weighted(parts: Tensor, w_diag: float, w_off: float) -> Tensor:
 
 
 def largest_entries(R: Tensor) -> Tensor:
-    """Largest |re| or |im| of the diagonal and of the off-diagonal entries: real [2, B]."""
-    entries = torch.view_as_real(R).abs().amax(-1)
-    diagonal = entries.diagonal(dim1=1, dim2=2).amax(1)
-    entries.diagonal(dim1=1, dim2=2).zero_()
-    return torch.stack([diagonal, entries.flatten(1).amax(1)])
+    """Largest |re| or |im| of the diagonal and of the off-diagonal entries: real [2, B].
+
+    NaN where the part holds one. R: complex [B, N, N], contiguous; it is read once.
+    """
+    diagonal = torch.view_as_real(R.diagonal(dim1=1, dim2=2)).abs().amax((1, 2))
+    runs = torch.linalg.vector_norm(off_diagonal_runs(R), ord=torch.inf, dim=2)
+    off_diagonal = runs.amax(1) if runs.shape[1] else torch.zeros_like(diagonal)
+    return torch.stack([diagonal, off_diagonal])

@@ -1,14 +1,26 @@
-"""The NMSE outside the safe range: exact scaling by powers of two, part by part."""
+"""The NMSE over the whole range of its dtype: exact scaling by powers of two, part by part.
+
+No number is read back to the host, so it waits for no device. On the CPU, where a look is free, it
+is for what leaves the safe range alone; on other devices it is the only computation.
+"""
 
 import torch
 from torch import Tensor
 
-from model.parts import largest_entries, part_norms, times_by_parts_, weighted
+from model.parts import (
+    largest_entries,
+    off_diagonal_runs,
+    part_norms,
+    times_by_parts_,
+    weighted,
+)
 
 # Norms between 1 / SAFE and SAFE have squares and quotients far inside the range of their dtype.
 SAFE = {torch.float32: 2.0**30, torch.float64: 2.0**250}
 # An entry's error counts up to this multiple of the largest entry of the truth's part.
 LARGEST_ERROR = 2.0**40
+# Scales are 2^-e with |e| up to this, the range of exponents of normal numbers both ways.
+LARGEST_EXPONENT = {torch.float32: 126, torch.float64: 1022}
 
 
 def needs_scaling(norms: Tensor, R_hat: Tensor, R_true: Tensor) -> bool:
@@ -37,13 +49,12 @@ def _in_range(norms: Tensor) -> bool:
 
 def scaled_values(
     R_hat: Tensor, R_true: Tensor, weights: tuple[float, float]
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Values, and what the gradient needs, computed on scaled copies.
 
     Both matrices are multiplied by 2^-e, e the exponent of the truth's largest |re| or |im| in
     the part (diagonal, off-diagonal), before they are subtracted: nothing overflows, and the
-    truth's norm is neither tiny nor huge. The error is scaled once more, by its own exponent,
-    before it is squared.
+    truth's norm is neither tiny nor huge.
 
     Args:
         R_hat, R_true: complex [B, N, N], contiguous.
@@ -51,10 +62,11 @@ def scaled_values(
 
     Returns:
         values, real [B]; norms of the scaled truth, real [2, B], as the slopes need them
-        (infinite for a slope of 0); exponents e, int32 [2, B].
+        (infinite for a slope of 0); exponents e, int32 [2, B]; the scaled error, [B, N, N].
     """
-    largest = largest_entries(R_true)
-    weight = torch.tensor(weights, dtype=largest.dtype, device=largest.device)[:, None]
+    largest, largest_hat = largest_entries(R_true), largest_entries(R_hat)
+    # Filled on the device: a tensor of host numbers would be copied there.
+    weight = torch.stack([largest.new_full((1,), w) for w in weights])
     counts = weight > 0
     zero = largest == 0
     all_zero = (zero | ~counts).all(0)
@@ -63,36 +75,36 @@ def scaled_values(
     # A part in which the truth is zero stands on the other part's scale; where the truth is zero
     # altogether the estimate gives the scale.
     yardstick = torch.where(zero, largest.flip(0), largest)
-    yardstick = torch.where(all_zero, largest_entries(R_hat).amax(0), yardstick)
-    exponents = _exponent(yardstick)
+    yardstick = torch.where(all_zero, largest_hat.amax(0), yardstick)
+    limit = LARGEST_EXPONENT[largest.dtype]
+    exponents = torch.frexp(yardstick).exponent.clamp(-limit, limit)
 
-    error = scaled_error(R_hat, R_true, exponents)
-    truth = times_powers_of_two(R_true, -exponents)
-    (truth_norms,) = part_norms(truth)
-    truth_norms = torch.where(whole, torch.linalg.vector_norm(truth_norms, dim=0), truth_norms)
-    truth_norms = torch.where(zero & ~whole, torch.inf, truth_norms)
+    # One tensor of the input's size: first the truth, negated, then the error.
+    factors = _powers_of_two(-exponents, largest.dtype)
+    scaled = _times(R_true, -factors)
+    (truth_norms,) = part_norms(scaled)
+    error = _add_estimate_(scaled, R_hat, factors)
+    (error_norms,) = part_norms(error)
 
-    own = _exponent(largest_entries(error))
-    own = torch.where(whole, own.amax(0), own)
-    (error_norms,) = part_norms(times_powers_of_two(error, -own))
+    # A slope is 2 weight / norm^2; that of a whole is the same for both parts.
+    both = torch.linalg.vector_norm(truth_norms, dim=0)
+    truth_norms = torch.where(whole, both, torch.where(zero, torch.inf, truth_norms))
     error_norms = torch.where(whole, torch.linalg.vector_norm(error_norms, dim=0), error_norms)
-    parts = torch.ldexp((error_norms / truth_norms).square(), 2 * own)
-    values = weighted(parts, *weights)
+    values = weighted((error_norms / truth_norms).square(), *weights)
 
     wrong = (counts & (error_norms > 0)).any(0).to(values.dtype)
     values = torch.where(all_zero, wrong, values)
-    # The slope of a part is 2 weight / norm^2; that of a whole is the same for both parts.
     truth_norms = torch.where(whole, truth_norms * weight.sqrt(), truth_norms)
-    finite = torch.isfinite(R_hat).flatten(1).all(1) & torch.isfinite(R_true).flatten(1).all(1)
+    finite = (largest.isfinite() & largest_hat.isfinite()).all(0)
     values = torch.where(finite, values, torch.nan)
     truth_norms = torch.where(finite, truth_norms, torch.nan)
-    return values, truth_norms, exponents
+    return values, truth_norms, exponents, error
 
 
 def scaled_error(R_hat: Tensor, R_true: Tensor, exponents: Tensor) -> Tensor:
-    """`2^-e (R_hat - R_true)`, an entry of R_hat cut at 2^40: complex [B, N, N]."""
-    estimate = _clamped(times_powers_of_two(R_hat, -exponents), LARGEST_ERROR)
-    return estimate - times_powers_of_two(R_true, -exponents)
+    """`2^-e (R_hat - R_true)`, an entry cut at 2^40: complex [B, N, N]."""
+    factors = _powers_of_two(-exponents, R_true.real.dtype)
+    return _add_estimate_(_times(R_true, -factors), R_hat, factors)
 
 
 def unscaled(gradient: Tensor, exponents: Tensor) -> Tensor:
@@ -104,24 +116,47 @@ def unscaled(gradient: Tensor, exponents: Tensor) -> Tensor:
         gradient: complex [B, N, N].
         exponents: int32 [2, B], of the diagonal and the off-diagonal part.
     """
-    limit = torch.finfo(gradient.real.dtype).max
-    return _clamped(times_powers_of_two(gradient, -exponents), limit)
+    factors = _powers_of_two(-exponents, gradient.real.dtype)
+    entries = torch.view_as_real(times_by_parts_(gradient.clone(), factors))
+    largest = torch.finfo(entries.dtype).max
+    return torch.view_as_complex(entries.clamp(-largest, largest))
 
 
-def times_powers_of_two(R: Tensor, exponents: Tensor) -> Tensor:
-    """Diagonal times 2^exponents[0], the rest times 2^exponents[1]: complex [B, N, N].
+def unscaled_(gradient: Tensor, exponents: Tensor) -> Tensor:
+    """The same, overwritten; neither differentiable nor under `vmap`."""
+    factors = _powers_of_two(-exponents, gradient.real.dtype)
+    entries = torch.view_as_real(times_by_parts_(gradient, factors))
+    largest = torch.finfo(entries.dtype).max
+    entries.clamp_(-largest, largest)
+    return gradient
 
-    In two half steps, so that no factor overflows or goes subnormal.
+
+def _times(R: Tensor, factors: Tensor) -> Tensor:
+    """The diagonal times factors[0], the rest times factors[1]: a new tensor, complex [B, N, N]."""
+    diagonal, off_diagonal = factors[..., None, None].unbind()
+    product = torch.empty_like(R)
+    torch.mul(off_diagonal_runs(R), off_diagonal, out=off_diagonal_runs(product))
+    torch.view_as_real(product.diagonal(dim1=1, dim2=2)).copy_(
+        torch.view_as_real(R.diagonal(dim1=1, dim2=2)) * diagonal
+    )
+    return product
+
+
+def _add_estimate_(negated: Tensor, R_hat: Tensor, factors: Tensor) -> Tensor:
+    """`factors R_hat` added to the negated truth, cut at 2^40: the error, in the truth's place."""
+    diagonal, off_diagonal = factors[..., None, None].unbind()
+    off_diagonal_runs(negated).addcmul_(off_diagonal_runs(R_hat), off_diagonal)
+    entries = torch.view_as_real(R_hat.diagonal(dim1=1, dim2=2))
+    torch.view_as_real(negated.diagonal(dim1=1, dim2=2)).addcmul_(entries, diagonal)
+    torch.view_as_real(negated).clamp_(-LARGEST_ERROR, LARGEST_ERROR)
+    return negated
+
+
+def _powers_of_two(exponents: Tensor, dtype: torch.dtype) -> Tensor:
+    """2^e exactly, of exponents between those of normal numbers: put together from its bits.
+
+    A device's pow() may be off in the last place.
     """
-    one = torch.ones_like(exponents, dtype=R.real.dtype)
-    half = torch.div(exponents, 2, rounding_mode="floor")
-    once = times_by_parts_(R.clone(), torch.ldexp(one, half))
-    return times_by_parts_(once, torch.ldexp(one, exponents - half))
-
-
-def _clamped(R: Tensor, limit: float) -> Tensor:
-    return torch.view_as_complex(torch.view_as_real(R).clamp(-limit, limit))
-
-
-def _exponent(values: Tensor) -> Tensor:
-    return torch.frexp(values).exponent
+    if dtype == torch.float32:
+        return ((exponents + 127) << 23).to(torch.int32).view(dtype)
+    return ((exponents.to(torch.int64) + 1023) << 52).view(dtype)

@@ -193,4 +193,5 @@ class Collector:
     def pytest_sessionfinish(self, exitstatus: int) -> Generator[None]:
         """Write the file of --ris-json, after the summary: an error must not hide it."""
         yield
+        self.ris.leave()
         self.ris.write_json(complete=exitstatus != pytest.ExitCode.INTERRUPTED)

@@ -1,7 +1,9 @@
 """The case, the runners and the results of one pytest session."""
 
+import os
 import shlex
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +18,14 @@ from pytest_ris.records import PROPERTY, Record, content, recorded
 if TYPE_CHECKING:
     from ris_diag.case import Case
     from ris_diag.check import Check
+    from ris_diag.ranks import Ranks
     from ris_diag.result import Result
     from ris_diag.runner import Runner
+
+
+def several_processes() -> bool:
+    """Whether torchrun started this process and others."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 class RisSession:
@@ -34,18 +42,22 @@ class RisSession:
         self._runners: dict[tuple[int, str], Runner] = {}
         self._loaded: Case | None = None
         self._made: dict[Callable[[], Case], Case] = {}
+        self._ranks: list[Ranks | None] = []
+        self._open = ExitStack()
 
     def validate(self) -> None:
         """Refuse wrong options at once; costs nothing where none was given.
 
         Raises:
-            pytest.UsageError: wrong devices, no CUDA where it was asked for, unknown check, none
-                left, bad seed, bad target, no folder for --ris-json.
+            pytest.UsageError: wrong devices, no CUDA where it was asked for, workers beside
+                torchrun, unknown check, none left, bad seed, bad target, no folder for --ris-json.
         """
         self.asked = asked_devices(self.config)
         if self.asked:
             self._numbered = resolved(self.config, self.asked)
         seed_of(self.config)
+        if several_processes() and getattr(self.config.option, "numprocesses", None):
+            raise pytest.UsageError("-n: torchrun has started the processes already")
         path = value_of(self.config, "ris_json")
         if path and (not Path(path).parent.is_dir() or Path(path).is_dir()):
             raise pytest.UsageError(f"--ris-json {path}: expected a file in a folder that exists")
@@ -64,6 +76,18 @@ class RisSession:
     def place_of(self, device: str) -> str:
         """The device with its number: that of the GPU which this process takes."""
         return self._numbered.get(device, device)
+
+    def ranks(self) -> "Ranks | None":
+        """The processes that torchrun started, of which this is one; joined at the first call."""
+        if not self._ranks and several_processes():
+            from ris_diag.ranks import launched_ranks
+
+            self._ranks.append(self._open.enter_context(launched_ranks()))
+        return self._ranks[0] if self._ranks else None
+
+    def leave(self) -> None:
+        """Leave the other processes."""
+        self._open.close()
 
     def checks(self) -> list["Check"]:
         """The selected checks."""
@@ -105,16 +129,18 @@ class RisSession:
         from pytest_ris.terminal import progress_for
         from ris_diag.runner import Runner
 
-        key = id(case), self.place_of(device)
-        if key not in self._runners:
-            self._runners[key] = Runner(
+        ranks = self.ranks()
+        place = self.place_of(device) if ranks is None else ranks.own_device(device)
+        if (id(case), place) not in self._runners:
+            self._runners[id(case), place] = Runner(
                 case,
-                device=self.place_of(device),
+                device=place,
                 seed=seed_of(self.config),
                 target=self.target if case is self._loaded else None,
                 progress=progress_for(self.config),
+                ranks=ranks,
             )
-        return self._runners[key]
+        return self._runners[id(case), place]
 
     def case_of(self, given: "Case | Callable[[], Case]") -> "Case":
         """A case, or what a function gives as one; a function is called once.
@@ -182,7 +208,7 @@ class RisSession:
             pytest.UsageError: the file can't be written.
         """
         path = value_of(self.config, "ris_json")
-        if not path:
+        if not path or (several_processes() and os.environ.get("RANK") != "0"):
             return
         from ris_diag.result import write_json
 

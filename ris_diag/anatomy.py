@@ -77,6 +77,9 @@ class Anatomy:
         flat: roundings and the like, whose slope is zero, of what has a gradient.
         sampled: draws whose distribution has a gradient and which enter a module without one.
         broken: calls with finite input and an output that isn't.
+        halves: half-precision dtypes in which something with a gradient was computed.
+        reduced: losses and sums over samples whose result is in half precision, outside of
+            modules with parameters.
         whole: numbers made of whole numbers, by id.
         outputs: what the outermost modules with parameters gave, each with its gradient once
             there was a backward pass.
@@ -92,6 +95,8 @@ class Anatomy:
     flat: list[Called] = field(default_factory=list)
     sampled: list[Called] = field(default_factory=list)
     broken: list[Called] = field(default_factory=list)
+    halves: set[torch.dtype] = field(default_factory=set)
+    reduced: list[Called] = field(default_factory=list)
     outputs: list["Output"] = field(default_factory=list)
     whole: dict[int, Tensor] = field(default_factory=dict, repr=False)
     makers: dict[int, tuple[Tensor, Called]] = field(default_factory=dict, repr=False)
@@ -134,6 +139,11 @@ RESHAPES = frozenset({
     "view", "reshape", "flatten", "squeeze", "unsqueeze", "transpose", "permute", "contiguous",
     "swapaxes", "movedim", "t", "mT", "float", "double", "to", "clone", "type", "expand",
     "expand_as", "getitem",
+})
+HALF = frozenset({torch.float16, torch.bfloat16})
+SUMS = frozenset({
+    "sum", "mean", "nansum", "nanmean", "norm", "vector_norm", "linalg_vector_norm", "dot", "vdot",
+    "inner", "logsumexp",
 })
 FLAT = frozenset({"round", "floor", "ceil", "trunc", "sign", "heaviside", "fix"})
 # Infinities on purpose, gradients that are read (backward made them), memory not written to yet.
@@ -193,6 +203,8 @@ class _Mode(TorchFunctionMode):
                 seen.whole[id(result)] = result
         if name in FLAT and trained:
             seen.flat.append(self._called(name, args, kwargs, result))
+        if isinstance(result, Tensor) and result.requires_grad and result.dtype in HALF:
+            self._follow_half(name, args, kwargs, result)
         self._follow_normalising(name, args, kwargs, result, trained)
         self._follow_linear(name, args, inputs, result)
         path = not isinstance(result, Tensor) or result.requires_grad
@@ -201,6 +213,12 @@ class _Mode(TorchFunctionMode):
         self._follow_constant(name, args, kwargs, result)
         if name not in PLACED and isinstance(result, Tensor) and _breaks(inputs, result):
             seen.broken.append(self._called(name, args, kwargs, result))
+
+    def _follow_half(self, name: str, args: Any, kwargs: Any, result: Tensor) -> None:
+        self.anatomy.halves.add(result.dtype)
+        # One number, or one a sample: what has more axes may be features on their way to a layer.
+        if (name in LOSSES or (name in SUMS and result.ndim < 2)) and self._outside():
+            self.anatomy.reduced.append(self._called(name, args, kwargs, result))
 
     def _follow_normalising(
         self, name: str, args: Any, kwargs: Any, result: Any, trained: list[Tensor]

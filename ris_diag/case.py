@@ -180,6 +180,7 @@ EITHER = {
     "prediction": "Case.predict (or Case.loss)",
     "loop": "Case.fit (or Case.optimizer with Case.loss or Case.step)",
     "run": "Case.fit with Case.model and Case.batch (or another training, or Case.main)",
+    "ranks": "torchrun --nproc-per-node=2",
 }
 
 
@@ -205,6 +206,7 @@ CALLABLE = (
     "distance",
     "restore",
     "stored",
+    "distributed",
 )
 
 
@@ -229,7 +231,11 @@ class Case:
             steps and is ended by an exception.
         paths: name to a loop, for every path that builds the loss (with and without a
             curriculum); `fit` is one of them.
-        loader: (split, seed) -> the batches of a full training, as the author serves them.
+        loader: (split, seed) -> the batches of a full training, as the author serves them; of
+            several processes, those of this rank.
+        distributed: (model) -> the model as a training on several processes wraps it, as
+            `DistributedDataParallel(model)`; the process group is there. The loop gets what it
+            gives where torchrun started the checks.
         predict: (model, batch) -> what inference gives out, a tensor; the model is in eval mode.
         truth: batch -> what the prediction should be, a tensor.
         oracle: batch -> what the model's output would be if it were perfect: what `model(...)`
@@ -268,6 +274,7 @@ class Case:
     distance: Callable[[Tensor, Tensor], Tensor] | None = None
     covariance: Covariance | None = None
     stored: Callable[[str], Iterable[tuple[str, Batch]]] | None = None
+    distributed: Callable[[nn.Module], nn.Module] | None = None
     declared: Declared | None = None
     expected_failures: Mapping[str, str] = field(default_factory=dict)
     exempt: Mapping[str, str] = field(default_factory=dict)
@@ -340,8 +347,11 @@ class Case:
 
         "loop" is whatever trains on batches that it is given: `fit`, `step` with `optimizer`, or
         `loss` with `optimizer`. "run" is a loop or `main`, "prediction" is `predict`, also that of
-        `covariance`, or what `loss` gets from the model.
+        `covariance`, or what `loss` gets from the model. "ranks" is no part of a case: who runs
+        the checks has them or not.
         """
+        if part == "ranks":
+            return False
         if part == "loop":
             return self.fit is not None or (
                 self.optimizer is not None and (self.step is not None or self.loss is not None)

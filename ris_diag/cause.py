@@ -12,6 +12,8 @@ AREAS = (
     "data",
     "evaluation",
     "numerics",
+    "device",
+    "distributed",
 )
 
 ALWAYS, MOSTLY, OFTEN, SOMETIMES = 0.97, 0.8, 0.5, 0.2

@@ -41,6 +41,7 @@ class Check:
         signs: names of what it can find, to which causes refer; its slug where it is one thing.
         requires: IDs of checks whose results it builds on.
         extra: of this project, without which it can't run; a key of `EXTRAS`.
+        cuda: what it does that takes CUDA; "" if it runs on any device.
     """
 
     id: str
@@ -55,6 +56,7 @@ class Check:
     signs: tuple[str, ...]
     requires: tuple[str, ...] = ()
     extra: str | None = None
+    cuda: str = ""
 
     @property
     def family(self) -> str:
@@ -65,6 +67,11 @@ class Check:
     def missing_extra(self) -> bool:
         """Whether the extra that it needs isn't installed."""
         return self.extra is not None and find_spec(EXTRAS[self.extra]) is None
+
+    @property
+    def needs_gpu(self) -> str:
+        """Why it doesn't run without CUDA, for the reader; "" if it does."""
+        return f"{self.cuda}: needs --gpu" if self.cuda else ""
 
 
 _REGISTRY: dict[str, Check] = {}
@@ -83,6 +90,7 @@ def check(
     signs: tuple[str, ...] = (),
     requires: tuple[str, ...] = (),
     extra: str | None = None,
+    cuda: str = "",
 ) -> Callable[[CheckFunction], CheckFunction]:
     """Register the decorated function `(Context) -> None` as a check.
 
@@ -104,6 +112,7 @@ def check(
             signs=signs or (slug,),
             requires=requires,
             extra=extra,
+            cuda=cuda,
         )
         letters = {family.letter for family in FAMILIES}
         if len(id) != 4 or id[0] not in letters or not id[1:].isdigit():

@@ -1,7 +1,11 @@
 """The command line: list, explain, check, data, gate."""
 
+import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +27,11 @@ class _Refused(click.ClickException):
     exit_code = USAGE
 
 
+def _is_quiet() -> bool:
+    """Whether another process of the same launch speaks for this one."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and os.environ.get("RANK", "0") != "0"
+
+
 class _Group(click.Group):
     """Turns the toolkit's errors into refusals."""
 
@@ -30,6 +39,8 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except RisDiagError as error:
+            if _is_quiet():
+                raise SystemExit(USAGE) from None
             raise _Refused(str(error)) from error
         except KeyboardInterrupt:
             click.echo("interrupted: no verdict", err=True)
@@ -112,10 +123,10 @@ def check(
     checks = select_checks(select or None, ignore or None)
     if not checks:
         raise _Refused("--select and --ignore leave no check")
-    runner = _runner(case, _device(device, gpu), seed)
-    report = runner.run(checks, _print_result)
-    _print_report(report)
-    _write(report, json_file)
+    with _runner(case, _device(device, gpu), seed) as runner:
+        report = runner.run(checks, _print_result)
+        _print_report(report)
+        _write(report, json_file)
     if not report.ok:
         raise SystemExit(CLOSED)
 
@@ -162,14 +173,15 @@ def gate(
 
     from ris_diag.gate import gate as run_gate
 
-    runner = _runner(case, _device(device, gpu), seed)
-    verdict = run_gate(runner, _print_result)
-    _print_report(verdict.report)
-    _write(verdict.report, json_file)
-    style = "bold green" if verdict.ready else "bold red"
-    seconds = sum(result.seconds for result in verdict.report.results)
-    Console().print(f"\n{verdict.text}", style=style, highlight=False)
-    click.echo(f"case {verdict.report.case}, {verdict.report.device}, seed {seed}, {seconds:.0f} s")
+    with _runner(case, _device(device, gpu), seed) as runner:
+        verdict = run_gate(runner, _print_result)
+        _print_report(verdict.report)
+        _write(verdict.report, json_file)
+        style = "bold green" if verdict.ready else "bold red"
+        seconds = sum(result.seconds for result in verdict.report.results)
+        Console().print(f"\n{verdict.text}", style=style, highlight=False)
+        told = f"case {verdict.report.case}, {verdict.report.device}, seed {seed}, {seconds:.0f} s"
+        click.echo(told)
     if not verdict.ready:
         raise SystemExit(CLOSED)
 
@@ -186,15 +198,31 @@ def _device(device: str | None, gpu: bool) -> str:
     return name
 
 
-def _runner(target: str | None, device: str, seed: int) -> "Runner":
-    from ris_diag.progress import for_stream
+@contextmanager
+def _runner(target: str | None, device: str, seed: int) -> Iterator["Runner"]:
+    """The runner of a target; where torchrun started several processes, rank 0 alone prints."""
+    from ris_diag.progress import for_stream, silent
+    from ris_diag.ranks import launched_ranks
     from ris_diag.runner import Runner
     from ris_diag.target import EXAMPLE, configured_target, load_case
 
     target = target or configured_target()
     if target is None:
         raise _Refused(f"no case: {EXAMPLE}")
-    return Runner(load_case(target), device=device, seed=seed, target=target, progress=for_stream())
+    with ExitStack() as stack:
+        ranks = stack.enter_context(launched_ranks())
+        load = partial(load_case, target)
+        case = load() if ranks is None else ranks.same("the case", load)
+        if _is_quiet():
+            stack.enter_context(redirect_stdout(StringIO()))
+        yield Runner(
+            case,
+            device=device if ranks is None else ranks.own_device(device),
+            seed=seed,
+            target=target,
+            progress=silent if _is_quiet() else for_stream(),
+            ranks=ranks,
+        )
 
 
 def _print_result(result: "Result") -> None:
@@ -233,7 +261,7 @@ def _print_report(report: "Report") -> None:
 def _write(report: "Report", json_file: Path | None) -> None:
     from ris_diag.result import write_json
 
-    if json_file is None:
+    if json_file is None or _is_quiet():
         return
     try:
         write_json(json_file, report.to_json())

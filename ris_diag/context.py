@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from ris_diag.places import where
 from ris_diag.progress import ProgressFactory, silent
 from ris_diag.randomness import derived_seed, seeded
 from ris_diag.result import Finding, Result
+
+if TYPE_CHECKING:
+    from ris_diag.ranks import Ranks
 
 log = logging.getLogger("ris_diag")
 ANY_CHECK = ("raises", "no-steps", "loss-without-gradient")  # signs that every check may find
@@ -45,12 +48,17 @@ class DeviceBatches:
 
 @dataclass
 class Subject:
-    """A case on a device. Measurements that several checks read are made once."""
+    """A case on a device. Measurements that several checks read are made once.
+
+    Attributes:
+        ranks: all processes that run the same checks; None where there is one.
+    """
 
     case: Case
     device: torch.device
     seed: int
     progress: ProgressFactory = silent
+    ranks: "Ranks | None" = None
     _measured: dict[str, Any] = field(default_factory=dict)
 
     def once(self, key: str, measure: Callable[["Subject"], T]) -> T:

@@ -136,15 +136,16 @@ def diagnose(results: Iterable[Result]) -> Diagnosis:
     absent |= {sign for sign in ANY_CHECK if results and sign not in present}
     named: list[Named] = []
     contenders: list[tuple[Cause, float]] = []
-    left = dict(present)
+    left, aside = dict(present), _of_devices()
     while any(sign not in SYMPTOMS for sign in left) or (left and not named):
-        ranked = rank(left.keys(), absent)
+        # Where tensors stand keeps no training from learning: those signs speak last.
+        ranked = rank(left.keys() - aside or left, absent)
         if not ranked:
             break
         best = ranked[0][0]
         explained = {sign for sign in left if _share(best, sign) >= ANYWAY}
         # The signs of a second flaw say nothing about which cause the first one has.
-        ranked = rank(explained, absent)
+        ranked = rank(explained - aside or explained, absent)
         if not named:
             contenders = [(c, p) for c, p in ranked[1:4] if p > 0.05]
         named.append(_named(*ranked[0], left))
@@ -169,6 +170,12 @@ def rank(present: Iterable[str], absent: Iterable[str]) -> list[tuple[Cause, flo
     total = sum(weights.values())
     ranked = sorted(possible, key=lambda entry: -weights[entry.id])
     return [(entry, weights[entry.id] / total) for entry in ranked]
+
+
+def _of_devices() -> frozenset[str]:
+    """The signs by which causes of the area `device` are known."""
+    causes = [cause for cause in all_causes() if cause.area == "device"]
+    return frozenset(sign for c in causes for sign, share in c.looks.items() if share >= SIGNATURE)
 
 
 def _log_likelihood(cause: Cause, present: Sequence[str], absent: Sequence[str]) -> float:

@@ -140,6 +140,7 @@ class _Watch:
         self._before: tuple[list[int], Tensor, Tensor, list[Tensor]] | None = None
         self._undone: dict[Optimizer, Undone] = {}
         self._undone_now = 0.0
+        self._halved_now: torch.dtype | None = None
         self._turned, self._turned_now = Turned(), 1.0
         self._seen: list[Tensor] = []
         self._graphs: list[tuple[int, set[Any]]] = []
@@ -311,7 +312,8 @@ class _Watch:
             gradients = stacked([norm_of(p.grad) for p in held])
             self._turned_now = self._turned.cosine(held)
         self._before = (numbers, gradients, stacked([norm_of(p) for p in copies]), copies)
-        self._undone_now = self._undone.setdefault(optimizer, Undone()).share(held)
+        undone = self._undone.setdefault(optimizer, Undone())
+        self._undone_now, self._halved_now = undone.share(held), undone.halved(held)
         self._in_step = True
 
     def after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -338,6 +340,7 @@ class _Watch:
                 undone=self._undone_now,
                 turned=self._turned_now,
                 rounded=rounded_away(held, updates),
+                halved=self._halved_now,
             )
         )
         with torch.no_grad():

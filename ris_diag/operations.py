@@ -1,4 +1,4 @@
-"""Every operation of a running training: where its graph is cut, where it waits for a device."""
+"""Every operation of a running training: where its graph is cut."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ris_diag.graph import leaves, tensors_in
-from ris_diag.places import calling_place, direct_place, made_by_toolkit
+from ris_diag.places import calling_place, made_by_toolkit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +17,7 @@ class Operation:
     """One operation worth noting.
 
     Attributes:
-        name: "detach()", "argmax()", "linear() under no_grad", "zeros()", ...
+        name: "detach()", "argmax()", "linear() under no_grad", ...
         place: file:line of the user's code.
         behind: of a cut, ids of the leaf tensors to which the graph of the input leads.
     """
@@ -32,15 +32,11 @@ class Operations(TorchFunctionMode):
 
     Attributes:
         cuts: operations with a gradient at their input and none at their output.
-        factories: new tensors of more than one entry for which the user's code names no device.
-        syncs: places where the user's code waits for a number from the device.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.cuts: list[Operation] = []
-        self.factories: list[Operation] = []
-        self.syncs: list[Operation] = []
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
@@ -51,21 +47,10 @@ class Operations(TorchFunctionMode):
         if made_by_toolkit():
             return result
         name = _name(func)
-        if name in FACTORIES and kwargs.get("device") is None:
-            self._factory(name, result)
-        if name in SYNCS and isinstance(args[0], Tensor):
-            place = direct_place()
-            if place:
-                self.syncs.append(Operation(name=f"{name}()", place=place))
         inputs = [a for a in tensors_in((args, kwargs)) if a.requires_grad]
         if inputs and name not in ASKING and _cuts(name, result):
             self._cut(name, inputs)
         return result
-
-    def _factory(self, name: str, result: Any) -> None:
-        place = direct_place()
-        if place and isinstance(result, Tensor) and result.ndim:  # a scalar goes anywhere
-            self.factories.append(Operation(name=f"{name}()", place=place))
 
     def _cut(self, name: str, inputs: list[Tensor]) -> None:
         shown = ".data" if name == "data" else f"{name}()"
@@ -75,15 +60,6 @@ class Operations(TorchFunctionMode):
         self.cuts.append(Operation(name=shown, place=calling_place(), behind=behind))
 
 
-# fmt: off
-FACTORIES = frozenset({
-    "zeros", "ones", "full", "empty", "rand", "randn", "randint", "randperm", "arange", "linspace",
-    "eye", "tensor",
-})
-SYNCS = frozenset({
-    "item", "tolist", "numpy", "cpu", "nonzero", "__bool__", "__float__", "__int__", "__array__",
-})
-# fmt: on
 # Values that leave the graph for good, choices without a slope, questions that are no computation.
 LEAVING = frozenset(["item", "tolist", "numpy", "__array__", "__float__", "detach", "data"])
 CHOICES = frozenset(["argmax", "argmin", "argsort", "gt", "lt", "ge", "le", "bernoulli"])

@@ -27,6 +27,8 @@ def page(check: Check) -> str:
     ]
     if check.extra:
         lines.append(f"Needs the extra `{check.extra}`: `pip install 'ris-diag[{check.extra}]'`.")
+    if check.cuda:
+        lines.append(f"Runs on CUDA alone, with `--gpu`: it {check.cuda}.")
     if check.requires:
         lines.append(f"Builds on {', '.join(f'[{c}]({c}.md)' for c in check.requires)}.")
     rows = [f"| `{t.name}` | {t.value:g} | {t.unit} | {t.why} |" for t in check.thresholds]

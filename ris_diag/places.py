@@ -1,19 +1,24 @@
 """file:line in the user's code: of a callable, of an exception, of the call that is running."""
 
 import inspect
+import linecache
 import sysconfig
 import traceback
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 TOOLKIT = Path(__file__).resolve().parent
 STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
 OVERRIDES = ("torch/overrides.py", "torch/_tensor.py")  # they stand between a call and its watcher
 # What watches a call from inside of it; another file of the toolkit made the call itself.
-MODES = ("places.py", "operations.py", "anatomy.py", "followed.py")
-WATCHERS = (*MODES, "observer.py", "lent.py", "case.py", "determinism.py")
+MODES = ("places.py", "operations.py", "anatomy.py", "followed.py", "pretence.py")
+WATCHERS = (
+    *(*MODES, "observer.py", "underflow.py", "replica.py"),
+    *("lent.py", "case.py", "determinism.py"),
+)
 LIBRARIES = {"site-packages", "dist-packages"}  # also those of the user and of other environments
 
 
@@ -58,15 +63,35 @@ def place_of(error: BaseException) -> str:
 
 def calling_place() -> str:
     """file:line of the user's innermost frame that is running now; "" if the toolkit calls."""
+    frame = _calling_frame()
+    return "" if frame is None else f"{short_path(frame.f_code.co_filename)}:{frame.f_lineno}"
+
+
+def calling_text() -> str:
+    """The source of the call that runs now, as a library wrote it and as the user did."""
+    frame = inspect.currentframe()
+    while frame is not None and _watches(frame.f_code.co_filename):
+        frame = frame.f_back
+    return "".join(_text(f) for f in (frame, _calling_frame()) if f is not None)
+
+
+def _text(frame: FrameType) -> str:
+    at = inspect.getframeinfo(frame, context=0).positions
+    last = frame.f_lineno if at is None or at.end_lineno is None else at.end_lineno
+    path = frame.f_code.co_filename
+    return "".join(linecache.getline(path, line) for line in range(frame.f_lineno, last + 1))
+
+
+def _calling_frame() -> FrameType | None:
     frame = inspect.currentframe()
     while frame is not None:
         path = frame.f_code.co_filename
         if is_users(path):
-            return f"{short_path(path)}:{frame.f_lineno}"
+            return frame
         if _calls_by_itself(path):
-            return ""
+            return None
         frame = frame.f_back
-    return ""
+    return None
 
 
 def direct_place() -> str:
@@ -87,10 +112,14 @@ def made_by_toolkit() -> bool:
     frame = inspect.currentframe()
     while frame is not None:
         path = frame.f_code.co_filename
-        if not path.endswith((*OVERRIDES, *map("ris_diag/{}".format, MODES))):
+        if not _watches(path):
             return Path(path).is_relative_to(TOOLKIT)
         frame = frame.f_back
     return False
+
+
+def _watches(path: str) -> bool:
+    return path.endswith((*OVERRIDES, *map("ris_diag/{}".format, MODES)))
 
 
 def short_path(path: str) -> str:

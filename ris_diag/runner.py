@@ -4,8 +4,9 @@ import platform
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ from ris_diag.errors import CaseError, MissingSplitError
 from ris_diag.places import place_of
 from ris_diag.progress import ProgressFactory, silent
 from ris_diag.result import Card, Finding, Report, Result, Status
+
+if TYPE_CHECKING:
+    from ris_diag.ranks import Ranks
 
 
 class Runner:
@@ -32,6 +36,7 @@ class Runner:
         target: str | None = None,
         command: str | None = None,
         progress: ProgressFactory = silent,
+        ranks: "Ranks | None" = None,
     ) -> None:
         """Prepare; nothing runs yet.
 
@@ -41,6 +46,8 @@ class Runner:
             target: `pkg.mod:factory` of the case, for the line that repeats a check.
             command: that runs the checks on this case, where it has no target.
             progress: how the longer checks show that they are at work.
+            ranks: all processes that run the same checks on the same case, in the same order; each
+                gets the same results.
 
         Raises:
             CaseError: `case` is no `Case`, or names a check or threshold that doesn't exist.
@@ -49,19 +56,35 @@ class Runner:
         if not isinstance(case, Case):
             raise CaseError(f"expected a ris_diag.Case, not {type(case).__name__}: {case!r:.80}")
         _refuse_unknown_names(case)
-        self.command = command or (target and f"ris-diag check --case {target}")
+        program = "ris-diag"
+        if ranks is not None:
+            program = f"torchrun --nproc-per-node={ranks.size} -m ris_diag"
+        self.command = command or (target and f"{program} check --case {target}")
         self.device = device
-        self.subject = Subject(case, usable_device(device), seed, progress)
+        self.subject = Subject(case, usable_device(device), seed, progress, ranks)
         cuda = self.subject.device.type == "cuda"
         self._card = OnCard(self.subject.device) if cuda else None
         self._results: dict[str, Result] = {}
+        self._shared: dict[str, Result] = {}
 
     def run_check(self, name: str) -> Result:
-        """Result of one check, by ID or slug.
+        """Result of one check, by ID or slug; that of all ranks where there are several.
 
         Raises:
             UnknownCheckError: no such check.
         """
+        check, ranks = get_check(name), self.subject.ranks
+        if ranks is None:
+            return self._own_result(check.id)
+        if check.id not in self._shared:
+            from ris_diag.shared import shared_result
+
+            ranks.doing = f"{check.id} {check.slug}"
+            self._shared[check.id] = shared_result(ranks, self._own_result(check.id))
+        return self._shared[check.id]
+
+    def _own_result(self, name: str) -> Result:
+        """That of this process."""
         check = get_check(name)
         if check.id not in self._results:
             self._results[check.id] = self._run(check)
@@ -112,17 +135,27 @@ class Runner:
         if check.id in case.exempt:
             reason = case.exempt[check.id]
             return self._result(check, "skip", cause=f"exempt: {reason}", exempt=reason)
-        missing = [part for part in check.needs if not case.offers(part)]
+        missing = [part for part in check.needs if not self._offers(part)]
         if missing:
             parts = ", ".join(unlocking(part) for part in missing)
-            return self._result(check, "skip", cause=f"does not apply: needs {parts}")
+            # Who says nothing of several processes trains in one.
+            exempt = "trains in one process" if "distributed" in missing else ""
+            cause = f"does not apply: needs {parts}"
+            return self._result(check, "skip", cause=cause, exempt=exempt)
+        if check.cuda and self.subject.device.type != "cuda":
+            return self._result(check, "skip", cause=check.needs_gpu)
         if check.missing_extra:
             extra = f"pip install 'ris-diag[{check.extra}]'"
             return self._result(check, "skip", cause=f"did not run: needs {extra}")
-        context = Context(check, self.subject, self.run_check)
+        context = Context(check, self.subject, self._own_result)
         start = time.perf_counter()
         try:
-            with self._on_device(context), self.subject.seeded(check.id), _restored(case):
+            with (
+                self._world(check),
+                self._on_device(context),
+                self.subject.seeded(check.id),
+                _restored(case),
+            ):
                 check.function(context)
         except MissingSplitError as error:
             return self._result(check, "skip", cause=f"does not apply: {error}")
@@ -151,6 +184,17 @@ class Runner:
                 seconds=time.perf_counter() - start,
             )
         )
+
+    def _offers(self, part: str) -> bool:
+        """Whether a part is there, or the ranks are."""
+        return self.subject.case.offers(part) or (
+            part == "ranks" and self.subject.ranks is not None
+        )
+
+    def _world(self, check: Check) -> AbstractContextManager[None]:
+        """What doesn't ask for the ranks sees a world of one process, as without them."""
+        ranks = self.subject.ranks
+        return nullcontext() if ranks is None or "ranks" in check.needs else ranks.alone()
 
     def _expected(self, result: Result) -> Result:
         """The result in the light of the failures that the case declares."""

@@ -60,6 +60,7 @@ class Step:
             back in the meantime, between 0 and 1.
         turned: cosine between the gradient at the step and behind the last backward pass.
         rounded: of weights in half precision, share of the entries that have a gradient and stay.
+        halved: the half precision to which something rounded wider weights since the last step.
     """
 
     optimizer: int
@@ -75,6 +76,7 @@ class Step:
     undone: float = 0.0
     turned: float = 1.0
     rounded: float = 0.0
+    halved: torch.dtype | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

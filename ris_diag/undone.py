@@ -35,6 +35,24 @@ class Undone:
             return 0.0
         return max(self._taken_back(held, old, changed) for old in (self._before, self._first))
 
+    def halved(self, held: list[Tensor]) -> torch.dtype | None:
+        """The half precision to which the weights were rounded since the last step, if to one.
+
+        Judged by what changed since then: all of it is now what that dtype holds exactly, and was
+        not before.
+        """
+        if len(held) != len(self._after):
+            return None
+        pairs = [
+            (glimpse(p), seen)
+            for p, seen in zip(held, self._glimpse, strict=True)
+            if p.dtype in (torch.float32, torch.float64) and not torch.equal(glimpse(p), seen)
+        ]
+        for dtype in (torch.bfloat16, torch.float16):  # the coarser one first
+            if pairs and all(_held_by(dtype, p) and not _held_by(dtype, s) for p, s in pairs):
+                return dtype
+        return None
+
     def _taken_back(self, held: list[Tensor], old: list[Tensor], changed: list[int]) -> float:
         left = went = 0.0
         for k in changed:
@@ -83,6 +101,10 @@ def rounded_away(held: list[Tensor], updates: list[Tensor]) -> float:
             counted += int(wanted.sum())
             still += int((wanted & (update == 0)).sum())
     return still / counted if counted else 0.0
+
+
+def _held_by(dtype: torch.dtype, values: Tensor) -> bool:
+    return torch.equal(values.to(dtype).to(values.dtype), values)
 
 
 def glimpse(parameter: Tensor) -> Tensor:

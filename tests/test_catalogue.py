@@ -9,13 +9,14 @@ import pytest
 import ris_diag
 from ris_diag import Case
 from ris_diag.cause import AREAS, all_causes
-from tests.faults.all import ALL_FAULTS
+from tests.faults.all import ALL_FAULTS, RANKED_FAULTS
 from tests.faults.effects import differences, effect, has_effect, healthy_outcome, outcome
 from tests.faults.healthy import HEALTHY
 from tests.faults.registry import FOLDER, HERE, Fault, marked_lines, planted_lines
 from tests.faults.zoo import ZOO
 
 OTHERS = [fault for fault in ALL_FAULTS if not isinstance(fault.plant, partial)]  # no metrics
+EVERY = [*ALL_FAULTS, *RANKED_FAULTS]
 TWINS = list({fault.healthy: None for fault in ALL_FAULTS if fault.healthy is not None})
 # Those that are tried elsewhere with every check.
 TRIED = [*ZOO.values(), *HEALTHY.values()]
@@ -59,7 +60,7 @@ def test_an_effect_is_seen_where_it_is() -> None:
 
 
 def test_names_are_unique() -> None:
-    names = [fault.name for fault in ALL_FAULTS]
+    names = [fault.name for fault in EVERY]
     assert len(names) == len(set(names))
 
 
@@ -68,16 +69,16 @@ def test_there_are_many() -> None:
 
 
 def test_every_cause_is_planted() -> None:
-    assert {slug for fault in ALL_FAULTS for slug in fault.cause} == {c.slug for c in all_causes()}
+    assert {slug for fault in EVERY for slug in fault.cause} == {c.slug for c in all_causes()}
 
 
 def test_every_area_is_planted() -> None:
     area = {cause.slug: cause.area for cause in all_causes()}
-    first = [area[fault.cause[0]] for fault in OTHERS]
+    first = [area[fault.cause[0]] for fault in [*OTHERS, *RANKED_FAULTS]]
     assert {name: first.count(name) >= 8 for name in AREAS} == dict.fromkeys(AREAS, True)
 
 
-@pytest.mark.parametrize("fault", ALL_FAULTS, ids=named)
+@pytest.mark.parametrize("fault", EVERY, ids=named)
 def test_fault_is_declared_in_full(fault: Fault) -> None:
     assert fault.cause
     assert fault.place
@@ -85,13 +86,13 @@ def test_fault_is_declared_in_full(fault: Fault) -> None:
     assert fault.source
     if HERE in fault.place:
         assert planted_lines(fault)
-    if fault in OTHERS:
+    if fault in OTHERS or fault in RANKED_FAULTS:
         assert marked_lines(fault.name)
         assert marked_lines(fault.name) <= planted_lines(fault)
 
 
 def test_every_mark_is_that_of_a_fault() -> None:
-    names = {fault.name for fault in ALL_FAULTS}
+    names = {fault.name for fault in EVERY}
     marks = {
         line.partition("# planted: ")[2].strip()
         for path in FOLDER.glob("[!r]*.py")

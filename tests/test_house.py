@@ -14,7 +14,7 @@ from ris_diag.context import ANY_CHECK
 from ris_diag.diagnosis import SYMPTOMS
 from ris_diag.pages import pages
 from ris_diag.render import diagnosis_lines, result_line
-from tests.faults.all import ALL_FAULTS
+from tests.faults.all import ALL_FAULTS, RANKED_FAULTS
 from tests.faults.catalogue import one_step_an_epoch
 from tests.faults.metrics import note_formula
 from tests.faults.reports import SHOWN, area_of, page
@@ -148,7 +148,7 @@ def test_reports_of_planted_faults_are_current(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_reports_show_every_area_and_name_its_cause() -> None:
-    faults = {fault.name: fault for fault in ALL_FAULTS}
+    faults = {fault.name: fault for fault in [*ALL_FAULTS, *RANKED_FAULTS]}
     assert [area_of(faults[name]) for name in SHOWN] == list(AREAS)
     reports = (ROOT / "docs" / "reports.md").read_text(encoding="utf-8")
     named = re.findall(r"^Diagnosis: C\d+ (\S+),", reports, re.MULTILINE)
@@ -237,7 +237,7 @@ def test_ids_and_slugs_name_one_thing() -> None:
 
 
 def test_every_cause_has_a_planted_fault() -> None:
-    planted = {slug for fault in ALL_FAULTS for slug in fault.cause}
+    planted = {slug for fault in [*ALL_FAULTS, *RANKED_FAULTS] for slug in fault.cause}
     slugs = {cause.slug for cause in all_causes()}
     assert slugs - planted == set()
     assert planted - slugs == set()

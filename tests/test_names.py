@@ -39,7 +39,8 @@ def sample() -> list[Fault]:
 
 
 HERE = {f"tests.faults.plant_{name}" for name in (
-    "data", "evaluation", "loop", "loss", "model", "numerics", "optimiser", "wiring",
+    "data", "evaluation", "loop", "loss", "model", "numerics", "optimiser", "precision",
+    "wiring",
 )} | {"tests.faults.mechanics"}  # fmt: skip
 
 

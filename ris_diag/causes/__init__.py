@@ -3,6 +3,8 @@
 from ris_diag.causes import (
     configuration,
     data,
+    device,
+    distributed,
     evaluation,
     loop,
     loss,
@@ -14,6 +16,8 @@ from ris_diag.causes import (
 __all__ = [
     "configuration",
     "data",
+    "device",
+    "distributed",
     "evaluation",
     "loop",
     "loss",

@@ -206,6 +206,7 @@ cause(
     looks={
         "never-unscaled": ALWAYS,
         "no-scaler-update": ALWAYS,
+        "loss-not-scaled": ALWAYS,
         "update-too-large": OFTEN,
         "loss-explodes": OFTEN,
     },

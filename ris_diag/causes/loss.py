@@ -118,6 +118,7 @@ cause(
         "constant-term": MOSTLY,
         "weight-not-in-effect": OFTEN,
         "total-has-an-offset": OFTEN,
+        "step-runs-through": OFTEN,
     },
     silent="Its value still stands in the log, and moves with the others.",
     repair="Build the term from the network's output itself: no detach(), .item(), .data or "
@@ -139,6 +140,7 @@ cause(
         "term-left-out": ALWAYS,
         "graph-cut": SOMETIMES,
         "no-gradient": SOMETIMES,
+        "step-runs-through": SOMETIMES,
     },
     silent="The total falls, and so do the terms that are in it.",
     repair="Add every declared term with its weight, once.",

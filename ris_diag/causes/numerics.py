@@ -1,6 +1,6 @@
 """Causes that lie in numerics."""
 
-from ris_diag.cause import ALWAYS, MOSTLY, OFTEN, SOMETIMES, WIDELY, cause
+from ris_diag.cause import ALWAYS, MOSTLY, OFTEN, RARELY, SOMETIMES, WIDELY, cause
 
 cause(
     "C170",
@@ -75,9 +75,91 @@ cause(
     "loss-in-half-precision",
     area="numerics",
     title="The loss is computed in half precision",
-    looks={"loss-in-half": ALWAYS},
+    looks={"loss-summed-in-half": ALWAYS, "loss-in-half": MOSTLY},
     silent="Three digits look like a plateau.",
     repair="Cast to float32 in front of the loss.",
+    reference="Silent Bugs in Deep Learning Frameworks (Tambon et al., 2023)",
+)
+
+cause(
+    "C230",
+    "half-overflows",
+    area="numerics",
+    title="An operation leaves the range of float16",
+    looks={
+        "half-overflows": ALWAYS,
+        "operation-not-finite": OFTEN,
+        "loss-not-finite": OFTEN,
+        "values-not-finite": OFTEN,
+        "litmus-not-finite": OFTEN,
+        "losses-not-finite": OFTEN,
+    },
+    silent="A GradScaler skips the step, and an infinity in a denominator makes a zero.",
+    repair="Compute sums of squares, exponentials and long products in float32, or take bfloat16.",
+    reference="Mixed Precision Training (Micikevicius et al., ICLR 2018)",
+    elsewhere=WIDELY,
+)
+
+cause(
+    "C231",
+    "gradient-underflows",
+    area="numerics",
+    title="The gradient is too small for float16",
+    looks={
+        "gradient-underflows": ALWAYS,
+        "parameters-move": SOMETIMES,
+        "update-too-small": SOMETIMES,
+    },
+    silent="Layers next to the loss still learn.",
+    repair="Scale the loss by torch.amp.GradScaler as it is by default, or take bfloat16.",
+    reference="Mixed Precision Training (Micikevicius et al., ICLR 2018)",
+    elsewhere=RARELY,
+)
+
+cause(
+    "C232",
+    "epsilon-vanishes",
+    area="numerics",
+    title="The optimiser's eps is zero in the precision of its weights",
+    looks={
+        "epsilon-vanishes": ALWAYS,
+        "values-not-finite": OFTEN,
+        "operation-not-finite": OFTEN,
+        "loss-not-finite": OFTEN,
+        "updates-rounded-away": SOMETIMES,
+    },
+    silent="It lasts until the first second moment vanishes.",
+    repair="Keep the weights in float32 and use autocast, or give an eps of 1e-4 or more.",
+    reference="Mixed Precision Training (Micikevicius et al., ICLR 2018)",
+    elsewhere=WIDELY,
+)
+
+cause(
+    "C233",
+    "master-weights-rounded",
+    area="numerics",
+    title="Float32 weights are rounded to half precision in every step",
+    looks={
+        "master-weights-rounded": ALWAYS,
+        "weights-put-back": OFTEN,
+        "larger-rate-learns": SOMETIMES,
+        "update-too-small": SOMETIMES,
+    },
+    silent="The optimiser holds float32 weights, as it should.",
+    repair="Compute with a copy in half precision, or under autocast; never cast the weights "
+    "themselves inside of the loop.",
+    reference="Mixed Precision Training (Micikevicius et al., ICLR 2018)",
+)
+
+cause(
+    "C234",
+    "devices-part",
+    area="numerics",
+    title="The device computes something else than the CPU",
+    looks={"devices-part": ALWAYS},
+    silent="Each device by itself trains.",
+    repair="Look at what depends on the device in the named module; run it on the same input on "
+    "both.",
     reference="Silent Bugs in Deep Learning Frameworks (Tambon et al., 2023)",
 )
 

@@ -94,6 +94,7 @@ def _cleared_inside(trace: Trace) -> int:
         "gradient-reversed",
         "never-unscaled",
         "no-scaler-update",
+        "loss-not-scaled",
         "scheduler-first",
     ),
     needs=("run",),
@@ -155,6 +156,13 @@ def calls_in_order(context: Context) -> None:
             "scaler.update() is never called",
             "call scaler.update() behind scaler.step()",
         )
+    mixed = sum(_mixes_scales(trace, step) for step in trace.steps)
+    if mixed:
+        wrong["loss-not-scaled"] = (
+            f"{mixed} of {len(trace.steps)} steps add up gradients of a loss that a GradScaler "
+            "scaled and of one that a GradScaler did not scale",
+            "give every loss to scaler.scale() in front of backward()",
+        )
     if "scheduler" in events[: events.index("step")]:
         wrong["scheduler-first"] = (
             "the scheduler steps in front of the first optimiser step",
@@ -165,6 +173,15 @@ def calls_in_order(context: Context) -> None:
         place = place_of_training(context.subject, trace)
         for sign, (seen, next_step) in wrong.items():
             context.problem(seen, sign=sign, place=place, next_step=next_step)
+
+
+def _mixes_scales(trace: Trace, step: Step) -> bool:
+    """Whether the step's parameters got gradients with a GradScaler's factor and without one."""
+    earlier = [s.backward for s in trace.steps if s.numbers == step.numbers]
+    first = max((count for count in earlier if count < step.backward), default=0)
+    passes, held = trace.backward[first : step.backward], frozenset(step.numbers)
+    scales = [p.scale for p in passes if p.reached & held and not p.skipped]
+    return 1 in scales and len(set(scales)) > 1
 
 
 def _clipped_in_front_of_backward(events: list[str]) -> int:

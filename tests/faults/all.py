@@ -1,4 +1,4 @@
-"""Every planted fault."""
+"""Every planted fault: those of one process, and those that take several."""
 
 from tests.faults import (  # noqa: F401  # each enters its faults
     catalogue,
@@ -8,16 +8,22 @@ from tests.faults import (  # noqa: F401  # each enters its faults
     mechanics,
     oracle_faults,
     plant_data,
+    plant_device,
+    plant_distributed,
     plant_evaluation,
     plant_loop,
     plant_loss,
     plant_model,
     plant_numerics,
     plant_optimiser,
+    plant_precision,
+    plant_ranks,
     plant_scenes,
     plant_script,
     plant_wiring,
+    ranked_ways,
 )
 from tests.faults.registry import FAULTS as ALL_FAULTS
+from tests.faults.registry import RANKED as RANKED_FAULTS
 
-__all__ = ["ALL_FAULTS"]
+__all__ = ["ALL_FAULTS", "RANKED_FAULTS"]

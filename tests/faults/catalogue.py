@@ -683,7 +683,7 @@ class ShrinkOnly(nn.Module):
         N = X.shape[1]
         U, values = eigenbasis(X, min(X.shape[1:]))
         R_samp = (U * values[:, None]) @ U.mH
-        shrunk = (1 - intensity) * R_samp + intensity * torch.eye(N)
+        shrunk = (1 - intensity) * R_samp + intensity * torch.eye(N, device=X.device)
         scaled: Tensor = shrunk * torch.exp(self.raw[1])
         return scaled
 

@@ -46,7 +46,14 @@ def missing_labels_are_masked() -> Case:
     def loss(prediction: Tensor, y: Tensor) -> Tensor:
         return F.mse_loss(prediction[~y.isnan()], y[~y.isnan()])
 
-    return supervised("masked", lambda: mlp(8, 32, 1), data, loss, optimizer=adam(1e-2))
+    return supervised(
+        "masked",
+        lambda: mlp(8, 32, 1),
+        data,
+        loss,
+        optimizer=adam(1e-2),
+        exempt={"G017": "how many labels are missing depends on the batch"},
+    )
 
 
 @odd
@@ -164,7 +171,7 @@ def steps_of_a_diffusion() -> Case:
             self.time, self.network = nn.Linear(8, 8), mlp(16, 32, 8)
 
         def forward(self, x: Tensor, t: Tensor) -> Tensor:
-            angle = t[:, None] / 1000 ** (torch.arange(4) / 4)
+            angle = t[:, None] / 1000 ** (torch.arange(4, device=t.device) / 4)
             time = self.time(torch.cat([angle.sin(), angle.cos()], 1))
             output: Tensor = self.network(torch.cat([x, time], 1))
             return output
@@ -434,7 +441,12 @@ def nodes_masked_by_split() -> Case:
         return F.cross_entropy(model(batch["x"])[kept], batch["y"][kept])
 
     return Case(
-        name="nodes", model=lambda: mlp(8, 32, 4), batch=data, loss=loss, optimizer=adam(1e-2)
+        name="nodes",
+        model=lambda: mlp(8, 32, 4),
+        batch=data,
+        loss=loss,
+        optimizer=adam(1e-2),
+        exempt={"G017": "how many nodes a split has depends on the mask"},
     )
 
 
@@ -641,7 +653,7 @@ def residuals_of_an_equation() -> Case:
         x = batch[0].clone().requires_grad_()
         u = model(x)
         (slope,) = torch.autograd.grad(u.sum(), x, create_graph=True)
-        start: Tensor = (model(torch.zeros(1, 1)) - 1).square().mean()
+        start: Tensor = (model(x.new_zeros(1, 1)) - 1).square().mean()
         return F.mse_loss(slope + u, batch[1]) + start
 
     return Case(

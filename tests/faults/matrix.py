@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -20,14 +21,18 @@ import ris_diag
 from ris_diag import Case
 from ris_diag.cause import all_causes
 from ris_diag.check import select_checks
-from tests.faults.all import ALL_FAULTS
+from ris_diag.diagnosis import diagnose
+from tests.faults.all import ALL_FAULTS, RANKED_FAULTS
 from tests.faults.healthy import HEALTHY
+from tests.faults.ranked import launch, target_of
+from tests.faults.ranked_parts import RANKED_HEALTHY
 from tests.faults.registry import HERE, Fault, planted_lines
 from tests.faults.zoo import ZOO
 
 NUMBERS = {"detected": 1.0, "cause": 0.95, "place": 0.85}  # least shares
 MEDIAN_SECONDS, LONGEST_SECONDS = 0.5, 5.0
 FAMILIES = ("guard", "law", "data", "litmus")  # all but overfit
+RANKED = ("guard", "data", "litmus")
 AREA_OF = {cause.slug: cause.area for cause in all_causes()}
 
 
@@ -50,26 +55,25 @@ def examined(name: str, *, quick: bool = False) -> Row:
     fault = next(fault for fault in ALL_FAULTS if fault.name == name)
     case = fault.plant()
     start = time.process_time()
-    report = ris_diag.run(case, select=FAMILIES)
+    results = ris_diag.run(case, select=FAMILIES, device=fault.device).results
     seconds = time.process_time() - start
     if not quick:
-        rest = ris_diag.run(fault.plant(), select="overfit").results
-        report = ris_diag.Report(
-            case=report.case,
-            device=report.device,
-            seed=report.seed,
-            versions=report.versions,
-            results=[*report.results, *rest],
-        )
-    failed = [r for r in report.results if r.status in ("fail", "error")]
-    diagnosis = report.diagnosis
+        rest = ris_diag.run(fault.plant(), select="overfit", device=fault.device).results
+        results = [*results, *rest]
+    return row_of(fault, results, seconds)
+
+
+def row_of(fault: Fault, results: list[ris_diag.Result], seconds: float) -> Row:
+    """What became of a fault, by the results of all checks."""
+    failed = [r for r in results if r.status in ("fail", "error")]
+    diagnosis = diagnose(results)
     first = diagnosis.named[0] if diagnosis.named else None
     slug = first.cause.slug if first else ""
     place = first.place if first else ""
     shown = "; ".join(f"{n.cause.slug} {n.certainty:.2f}" for n in diagnosis.named)
     signs = sorted({finding["sign"] for r in failed for finding in r.findings})
     return Row(
-        name=name,
+        name=fault.name,
         area=AREA_OF[fault.cause[0]],
         detected=bool(failed),
         cause=slug in fault.cause,
@@ -78,6 +82,11 @@ def examined(name: str, *, quick: bool = False) -> Row:
         named=slug or "-",
         shown=f"[{shown}] at {place!r}, wanted {'/'.join(fault.cause)}; signs {', '.join(signs)}",
     )
+
+
+def is_within_reach(fault: Fault) -> bool:
+    """Whether the device on which it shows is there."""
+    return fault.device == "cpu" or torch.cuda.is_available()
 
 
 def is_right(place: str, fault: Fault) -> bool:
@@ -100,6 +109,31 @@ def alarms(name: str, seed: int, *, quick: bool = False) -> tuple[str, float, li
         seconds,
         [r.message() for r in report.results if r.status in ("fail", "error")],
     )
+
+
+def examined_in_ranks(only: str) -> list[Row]:
+    """Those faults that take two processes, all in one launch; without laws and overfit."""
+    faults = [fault for fault in RANKED_FAULTS if only in fault.name]
+    told = launch(map(target_of, (fault.plant for fault in faults)), RANKED) if faults else {}
+    return [
+        row_of(fault, [ris_diag.Result(**r) for r in one["results"]], one["seconds"])
+        for fault, one in zip(faults, told.values(), strict=True)
+    ]
+
+
+def alarms_in_ranks(only: str) -> list[tuple[str, float, list[str]]]:
+    """The messages of healthy cases of two processes, all in one launch."""
+    cases = {name: target_of(case) for name, case in RANKED_HEALTHY.items() if only in name}
+    told = launch(cases.values(), RANKED) if cases else {}
+    return [
+        (name, told[target]["seconds"], messages_of(told[target])) for name, target in cases.items()
+    ]
+
+
+def messages_of(told: dict[str, Any]) -> list[str]:
+    """The messages of a report that came as JSON."""
+    results = [ris_diag.Result(**result) for result in told["results"]]
+    return [r.message() for r in results if r.status in ("fail", "error")]
 
 
 def _one_thread() -> None:
@@ -131,9 +165,14 @@ def main() -> int:
     missed: list[str] = []
     with ProcessPoolExecutor(wanted.jobs, initializer=_one_thread) as pool:
         if not wanted.healthy:
-            names = [fault.name for fault in ALL_FAULTS if wanted.only in fault.name]
+            faults = [fault for fault in ALL_FAULTS if wanted.only in fault.name]
+            names = [fault.name for fault in faults if is_within_reach(fault)]
+            for fault in faults:
+                if fault.name not in names:
+                    print(f"{fault.name:<46}not run: shows on CUDA alone")  # noqa: T201
             answers = list(pool.map(_fault_job, [(name, wanted.quick) for name in names]))
-            missed += _show_faults(answers)
+            answers += examined_in_ranks(wanted.only)
+            missed += _show_faults(answers) if answers else []
         if not wanted.faults:
             jobs = [
                 (name, seed, wanted.quick)
@@ -141,7 +180,8 @@ def main() -> int:
                 for seed in range(wanted.seeds)
                 if wanted.only in name
             ]
-            missed += _show_healthy(list(pool.map(_healthy_job, jobs, chunksize=4)))
+            alarmed = list(pool.map(_healthy_job, jobs, chunksize=4))
+            missed += _show_healthy([*alarmed, *alarms_in_ranks(wanted.only)])
     for line in missed:
         print(f"MISSED: {line}")  # noqa: T201  # a program
     return bool(missed)

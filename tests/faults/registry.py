@@ -39,6 +39,8 @@ class Fault:
         source: where such a fault is described.
         within: helpers that carry the change into the training: their lines count as `HERE`.
         proof: whether the fault is real, where its `outcome` can't show it.
+        device: on which it shows, "cpu" or "cuda".
+        ranks: how many processes it takes.
     """
 
     name: str
@@ -51,9 +53,12 @@ class Fault:
     source: str = ""
     within: tuple[Any, ...] = ()
     proof: Callable[[], bool] | None = None
+    device: str = "cpu"
+    ranks: int = 1
 
 
 FAULTS: list[Fault] = []
+RANKED: list[Fault] = []  # those that take several processes
 
 
 def fault(
@@ -65,9 +70,11 @@ def fault(
     source: str = "",
     within: tuple[Any, ...] = (),
     proof: Callable[[], bool] | None = None,
+    device: str = "cpu",
+    ranks: int = 1,
 ) -> Callable[[Callable[[], Case]], Callable[[], Case]]:
     def register(plant: Callable[[], Case]) -> Callable[[], Case]:
-        FAULTS.append(
+        (FAULTS if ranks == 1 else RANKED).append(
             Fault(
                 name=plant.__name__,
                 fires=fires,
@@ -79,6 +86,8 @@ def fault(
                 source=source,
                 within=within,
                 proof=proof,
+                device=device,
+                ranks=ranks,
             )
         )
         return plant

@@ -290,6 +290,7 @@ def distillation() -> Case:
 
     def fit(model: nn.Module, plan: Plan) -> list[Epoch]:
         teacher = mlp(8, 64, 4).eval().requires_grad_(False)
+        teacher.to(next(model.parameters()).device)
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
 
         def step(epoch: int, batch: Any) -> float:

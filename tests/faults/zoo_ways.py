@@ -141,7 +141,7 @@ class LearnedWeights(nn.Module):
 @healthy
 def criterion_with_weights_of_its_own() -> Case:
     def fit(model: nn.Module, plan: Plan) -> list[Epoch]:
-        criterion = LearnedWeights()
+        criterion = LearnedWeights().to(next(model.parameters()).device)
         optimizer = torch.optim.Adam([*model.parameters(), *criterion.parameters()], lr=1e-2)
         return epochs(model, plan, plain_step(model, plan, optimizer, criterion))
 

@@ -42,24 +42,3 @@ def test_a_whole_step_without_cuts() -> None:
         optimizer.step()
     behind_the_loss = [cut for cut in seen.cuts if cut.behind and "clip" not in cut.place]
     assert not [cut for cut in behind_the_loss if "mse" in cut.name or "linear" in cut.name]
-    assert [f.name for f in seen.factories] == ["zeros()"]
-
-
-def test_factories_without_a_device() -> None:
-    with Operations() as seen:
-        torch.zeros(3)  # homeless
-        torch.zeros(3, device="cpu")
-        torch.tensor(0.5)
-        torch.zeros_like(torch.ones(2, device="cpu"))
-    assert [(f.name, f.place) for f in seen.factories] == [("zeros()", line_of("# homeless"))]
-
-
-def test_syncs_of_the_users_own_code_alone() -> None:
-    model = nn.Linear(3, 1)
-    optimizer = torch.optim.AdamW(model.parameters())
-    with Operations() as seen:
-        loss = model(torch.ones(2, 3, device="cpu")).mean()
-        torch.autograd.backward(loss)
-        optimizer.step()
-        loss.detach().item()  # waits
-    assert [(s.name, s.place) for s in seen.syncs] == [("item()", line_of("# waits"))]
