@@ -99,11 +99,14 @@ class _Functions(TorchFunctionMode):
         if name == "cuda":
             func, args, kwargs = Tensor.to, (*args[:1], "cpu"), {}
         self.names.append((name, any(self.there.of(t) for t in tensors_in([args, kwargs]))))
+        # Where the number of classes is known, one_hot looks at values on the CPU alone.
+        forward = self.forward and not backward
+        self.forward &= name != "one_hot" or len(args) + len(kwargs) < 2
         try:
             result = func(*args, **kwargs)
         finally:
             self.names.pop()
-            self.forward &= not backward
+            self.forward = forward or (self.forward and not backward)
         if name == "__deepcopy__" and marked:
             self.there.put(result, True)
         if name == "_pad_packed_sequence":  # gives lengths, which stay on the CPU
@@ -216,13 +219,14 @@ class _Functions(TorchFunctionMode):
 
     def read(self, operation: str) -> None:
         """An operation that the host must wait for, if the user's own code calls it."""
+        caller = self.names[-1][0] if self.names else operation
         if self.forward:
-            caller = self.names[-1][0] if self.names else operation
             self._note(self.seen.waits, f"{caller}()")
 
     def begin(self, module: Any, args: Any) -> None:
         """A module is called: a step has begun, if it can be trained by that."""
-        self.forward |= torch.is_grad_enabled()
+        in_backward = torch._C._current_graph_task_id() >= 0
+        self.forward |= torch.is_grad_enabled() and not in_backward
 
 
 class _Dispatched(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -242,15 +246,15 @@ class _Dispatched(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         there = [bool(functions.there.of(t)) for t in given]
         if name in READS and any(there) and (kwargs or {}).get("output_size") is None:
-            functions.read(name)
+            functions.read(name)  # the size of what repeats is known by output_size alone
         result = func(*args, **(kwargs or {}))
         if name in COPIES:
             if there == [False, True]:
                 functions.read(name)
             return result
         made = tensors_in(result)[: LENGTHS.get(name)]
-        # What PyTorch makes inside of a call, or of a derivative, it makes where the tensors are.
-        caller, within = functions.names[-1] if functions.names else ("", False)
+        # What PyTorch makes inside of a call, a derivative or a script it makes where tensors are.
+        caller, within = functions.names[-1] if functions.names else ("", not direct_place())
         if not any(there) and not (within and (not given or caller == "ctc_loss")):
             self._remember(name, given, made)
             return result
@@ -298,10 +302,10 @@ class _Generator(torch.Generator, metaclass=_OfAllGenerators):
 
     def __new__(cls, device: Any = None) -> Self:
         made = super().__new__(cls)
-        if device is None or '"cpu"' in _quoted():
-            made.there = False
+        if device is not None and torch.device(device).type == "cuda":
+            made.there = True
         else:
-            made.there = True if torch.device(device).type == "cuda" else None
+            made.there = False if device is None or '"cpu"' in _quoted() else None
         return made
 
     @property
