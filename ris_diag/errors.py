@@ -21,6 +21,10 @@ class MissingSplitError(CaseError):
     """Data have no such split; what needs it doesn't apply."""
 
 
+class NotCoveredError(RisDiagError):
+    """A check can't see all that it judges: it says where it ends, and doesn't pass."""
+
+
 class UnknownCheckError(RisDiagError):
     """A selection names no check."""
 

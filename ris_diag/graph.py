@@ -1,6 +1,8 @@
 """The autograd graph behind a loss, and the tensors in a structure."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import copy
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from torch import Tensor
@@ -18,7 +20,7 @@ def tensors_in(value: Any) -> list[Tensor]:
 
 
 def map_leaves(value: Any, change: Callable[[Any], Any]) -> Any:
-    """The same structure of tuples, named tuples, lists and mappings, each leaf changed."""
+    """The same structure of tuples, lists, mappings and dataclasses, each leaf changed."""
     if isinstance(value, Mapping):
         changed = {key: map_leaves(item, change) for key, item in value.items()}
         return type(value)(changed)  # type: ignore[call-arg]  # dict, OrderedDict and the like
@@ -26,6 +28,12 @@ def map_leaves(value: Any, change: Callable[[Any], Any]) -> Any:
         return type(value)(*(map_leaves(item, change) for item in value))
     if isinstance(value, list | tuple):
         return type(value)(map_leaves(item, change) for item in value)
+    if is_dataclass(value) and not isinstance(value, type) and not hasattr(value, "to"):
+        moved: Any = copy(value)
+        for field in fields(value):
+            item = map_leaves(getattr(value, field.name), change)
+            object.__setattr__(moved, field.name, item)  # it may be frozen
+        return moved
     return change(value)
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 TOOLKIT = Path(__file__).resolve().parent
 STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
-OVERRIDES = ("torch/overrides.py", "torch/_tensor.py")  # they stand between a call and its watcher
+# They stand between a call and its watcher.
+OVERRIDES = ("torch/overrides.py", "torch/_tensor.py", "torch/_compile.py", "_dynamo/eval_frame.py")
 # What watches a call from inside of it; another file of the toolkit made the call itself.
 MODES = ("places.py", "operations.py", "anatomy.py", "followed.py", "pretence.py")
 WATCHERS = (

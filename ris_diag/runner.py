@@ -15,7 +15,7 @@ from ris_diag.case import Case, unlocking
 from ris_diag.check import Check, get_check, select_checks
 from ris_diag.context import Context, Subject
 from ris_diag.cuda import OnCard, usable_device
-from ris_diag.errors import CaseError, MissingSplitError
+from ris_diag.errors import CaseError, MissingSplitError, NotCoveredError
 from ris_diag.places import place_of
 from ris_diag.progress import ProgressFactory, silent
 from ris_diag.result import Card, Finding, Report, Result, Status
@@ -159,6 +159,9 @@ class Runner:
                 check.function(context)
         except MissingSplitError as error:
             return self._result(check, "skip", cause=f"does not apply: {error}")
+        except NotCoveredError as error:
+            text = f"not covered: {error}"
+            return self._result(check, "skip", context, cause=text, exempt=text)
         except (Exception, SystemExit) as error:  # noqa: BLE001  # whatever the code under test raises
             status: Status = "error"
             findings = [

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ris_diag.case import Plan, Progress
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context, Subject
+from ris_diag.errors import NotCoveredError
 from ris_diag.graph import tensors_in
 from ris_diag.measure import accumulation, captured_output
 from ris_diag.places import place_of, where
@@ -39,6 +40,7 @@ NEXT = {
     "generator-on-cpu": "make the generator where it draws: torch.Generator(device=x.device)",
 }
 
+REGISTERED = ("_parameters", "_buffers", "_modules")  # a buffer that moved leaves its memory
 SIGN_OF = {"cpu": "moved-to-cpu", "to": "moved-to-cpu", "from_numpy": "numpy-array-on-cpu"}
 ON_CPU = "; a training that never leaves the CPU says so in Case.exempt"
 
@@ -104,7 +106,8 @@ def _given_back(model: nn.Module) -> Iterator[None]:
         for parameter, data in parameters:
             parameter.data, parameter.grad = data, None
         for module, held in buffers:
-            module._buffers.update(held)
+            for name, buffer in held.items():
+                module._buffers[name] = buffer
 
 
 @check(
@@ -149,7 +152,7 @@ def one_device(context: Context) -> None:
             place=place or place_of_loss(context.subject),
             next_step=NEXT[sign] + ON_CPU,
         )
-    return _said(context, found)
+    return _to_the_end(context, found)
 
 
 @check(
@@ -189,7 +192,7 @@ def step_runs_through(context: Context) -> None:
             next_step="keep the value a tensor (torch.where, a mask as a factor) or fetch it "
             "behind the backward pass; Case.exempt is for what has to wait",
         )
-    return _said(context, found)
+    return _to_the_end(context, found)
 
 
 def _refused(call: Call) -> tuple[str, str, str]:
@@ -202,7 +205,10 @@ def _drawn(call: Call) -> tuple[str, str, str]:
     return "generator-on-cpu", cause, call.place
 
 
-def _said(context: Context, found: Audit) -> None:
+def _to_the_end(context: Context, found: Audit) -> None:
+    """Nothing passes of which a part was not seen."""
+    if found.stopped and not context.findings:
+        raise NotCoveredError(f"the pretended GPU stops at {found.stopped:.200}")
     if found.stopped:
         context.say(f"not seen to the end: {found.stopped:.200}")
 
@@ -222,7 +228,7 @@ def _stayed(found: Audit, meeting: Meeting) -> tuple[str, str, str]:
     call, met = origin.call, meeting.operation.place
     made, place = ("", met) if call is None else (f" made by {call.name}()", call.place or met)
     if origin.stage == PARAMETER:
-        return "module-not-moved", f"a parameter {shape} outside of the model", met
+        return "module-not-moved", "a parameter outside of the model", met
     if meeting.index:
         return "index-on-cpu", f"an index {shape} on the CPU{made}", place
     attribute, kind = _attribute(found.model, origin.tensor)
@@ -245,7 +251,7 @@ def _attribute(model: nn.Module, tensor: Tensor) -> tuple[str, type]:
     """Path of the plain attribute of a module that holds a tensor, and the module's class."""
     for path, module in model.named_modules():
         for name, value in vars(module).items():
-            if any(_same(held, tensor) for held in tensors_in(value)):
+            if name not in REGISTERED and any(_same(held, tensor) for held in tensors_in(value)):
                 return f"{path}.{name}".removeprefix("."), type(module)
     return "", type(model)
 

@@ -465,3 +465,11 @@ def test_an_empty_batch(dtype: torch.dtype) -> None:
     value.sum().backward()  # type: ignore[no-untyped-call]
     assert R_hat.grad is not None
     assert R_hat.grad.shape == (0, 3, 3)
+
+
+@pytest.mark.parametrize("size", [1e-38, 1e38])
+def test_a_zero_truth_and_an_estimate_in_one_part(size: float) -> None:
+    diagonal = size * torch.eye(3, dtype=torch.complex64)[None]
+    off_diagonal = torch.full((1, 3, 3), size, dtype=torch.complex64) - diagonal
+    for R_hat in (diagonal, off_diagonal):
+        assert nmse(R_hat, torch.zeros(1, 3, 3, dtype=torch.complex64)).tolist() == [1.0]

@@ -65,7 +65,8 @@ def agree(ours: list[Tensor], theirs: list[Tensor], size: int) -> None:
         limit = tolerance(a.dtype, size)
         assert a.dtype == b.dtype
         assert torch.equal(a.isfinite(), b.isfinite())
-        largest = float(b[b.isfinite()].abs().max()) if b.numel() else 0.0
+        sizes = b[b.isfinite()].abs()
+        largest = float(sizes.max()) if sizes.numel() else 0.0
         torch.testing.assert_close(a, b, rtol=limit, atol=limit * largest, equal_nan=True)
 
 
@@ -98,9 +99,12 @@ def test_the_edges_are_those_of_the_cpu(elsewhere: Kernel, dtype: torch.dtype) -
         ours, theirs = elsewhere(R_hat, R_true, **weights), value_and_gradient(
             R_hat, R_true, **weights
         )  # fmt: skip
-        for row, (a, b) in enumerate(zip(ours[0], theirs[0], strict=True)):
-            assert torch.allclose(a, b, rtol=1e-5, atol=0, equal_nan=True), combinations[row]
-        agree(ours, theirs, 3)
+        # Sample by sample: the largest gradient of all is beyond 1e38.
+        for row, combination in enumerate(combinations):
+            try:
+                agree([t[row] for t in ours], [t[row] for t in theirs], 3)
+            except AssertionError as error:
+                raise AssertionError(f"{combination}, {weights}: {error}") from error
 
 
 @pytest.mark.parametrize("dtype", BOTH)

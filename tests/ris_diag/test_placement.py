@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 import ris_diag
 from ris_diag import Case, Progress, Training
+from ris_diag.gate import lets_through
 from tests.faults.plant_device import (
     errors_picked_by_a_mask,
     features_in_another_order,
@@ -56,8 +57,7 @@ def problem(plant: Callable[[], Case], check: str = "G016") -> tuple[str, str]:
         ),
         (
             network_of_the_loss_is_not_moved,
-            "a parameter [8] outside of the model meets tensors on CUDA in linear(): an error on "
-            "a GPU",
+            "a parameter outside of the model meets tensors on CUDA in linear(): an error on a GPU",
             "HERE",
         ),
         (
@@ -130,17 +130,33 @@ def test_an_index_on_the_cpu_is_no_error() -> None:
     assert cause.endswith(": a copy in every step")
 
 
-def test_what_stops_on_the_pretended_device_is_said() -> None:
+def stopping(*, fault: bool) -> Case:
     def loss(model: nn.Module, batch: Any, progress: Progress) -> Tensor:
-        if batch[0].is_cuda:
+        prediction: Tensor = model(batch[0] * torch.ones(8) if fault else batch[0])
+        if prediction.is_cuda:
             raise RuntimeError("no kernel image is available")
-        return F.mse_loss(model(batch[0]), batch[1])
+        return F.mse_loss(prediction, batch[1])
 
-    report = ris_diag.run(replace(plain_regression(), loss=loss), select=["G016", "G017"])
-    for result in report.results:
-        (line,) = result.lines
-        assert line.startswith(f"not seen to the end: RuntimeError at {HERE}:")
-        assert line.endswith(", in loss: no kernel image is available")
+    return replace(plain_regression(), loss=loss)
+
+
+@pytest.mark.parametrize("check", ["G016", "G017"])
+def test_what_is_not_seen_to_the_end_does_not_pass(check: str) -> None:
+    result = ris_diag.run(stopping(fault=False), select=check)[check]
+    assert result.status == "skip"
+    assert result.cause.startswith(
+        f"not covered: the pretended GPU stops at RuntimeError at {HERE}:"
+    )
+    assert result.cause.endswith(", in loss: no kernel image is available")
+    assert lets_through(result)
+
+
+def test_what_was_seen_until_then_is_reported() -> None:
+    result = ris_diag.run(stopping(fault=True), select="G016")["G016"]
+    assert result.status == "fail"
+    assert result.cause.startswith("a tensor [8] on the CPU made by ones() meets")
+    (line,) = result.lines
+    assert line.startswith(f"not seen to the end: RuntimeError at {HERE}:")
 
 
 def test_what_keeps_from_learning_is_named_first() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.overrides import _get_current_function_mode
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils.checkpoint import checkpoint
@@ -111,11 +111,14 @@ def copies() -> None:
 
 
 def lengths_on_the_cpu() -> None:
-    packed = pack_padded_sequence(there(2, 5, 3), torch.tensor([5, 3]), batch_first=True)
-    packed.data.sum()
+    lengths = torch.tensor([3, 5])
+    packed = pack_padded_sequence(there(2, 5, 3), lengths, batch_first=True, enforce_sorted=False)
+    padded, again = pad_packed_sequence(packed, batch_first=True)
+    assert (padded.is_cuda, again.is_cuda) == (True, False)
+    again.to(padded.device)[:, None] - torch.arange(5, device=padded.device)
     scores = there(6, 2, 4).requires_grad_().log_softmax(2)
-    lengths = torch.full((2,), 6), torch.full((2,), 3)
-    torch.autograd.backward(F.ctc_loss(scores, there(2, 3).long(), *lengths))
+    whole, half = torch.full((2,), 6), torch.full((2,), 3)
+    torch.autograd.backward(F.ctc_loss(scores, there(2, 3).long(), whole, half))
 
 
 def attention() -> None:
@@ -125,24 +128,54 @@ def attention() -> None:
     layer(x, x, x, attn_mask=mask, is_causal=True)
 
 
+class Twice(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x * x.abs()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        slope: Tensor = 2 * x.abs() * torch.ones(3, device=x.device)
+        return gradients[0] * slope
+
+
 def recomputed() -> None:
     layer = nn.Linear(3, 3).to(DEVICE)
+    twice: Callable[[Tensor], Tensor] = Twice.apply
 
     def inner(x: Tensor) -> Tensor:
-        output: Tensor = layer(x) * torch.ones(3, device=x.device)
+        output: Tensor = twice(layer(x)) * torch.ones(3, device=x.device)
         return output
 
     torch.autograd.backward(checkpoint(inner, there(2, 3), use_reentrant=False).sum())
 
 
 def chosen_by_what_is_there() -> None:
-    device = torch.device("cpu")  # as where torch.cuda.is_available() is False
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     there(3) + torch.zeros(3, device=device)
     there(3) + torch.zeros(3).to(device)
 
 
+def made_like_another() -> None:
+    x = there(3)
+    x + torch.ones(3).type_as(x) + x.new_tensor([1.0, 2.0, 3.0]) + x.new_full((3,), 0.5)
+    with x.device:
+        x + torch.zeros(3)
+
+
+def hooks_of_the_device() -> None:
+    x = there(3).requires_grad_()
+    x.register_hook(lambda g: g * torch.ones(3, device=g.device))  # type: ignore[no-untyped-call]
+    torch.autograd.backward((2 * x).sum())
+
+
 def generators_of_the_device() -> None:
     x = there(3)
+    name = "cpu"  # as where torch.cuda.is_available() is False
+    other = torch.Generator(device=name)
+    torch.rand(3, device=name, generator=other) + x
     source = torch.Generator(device=x.device).manual_seed(0)
     assert source.device == DEVICE
     assert isinstance(BEFORE, torch.Generator)
@@ -166,6 +199,8 @@ def sparse_gradients() -> None:
         attention,
         recomputed,
         chosen_by_what_is_there,
+        made_like_another,
+        hooks_of_the_device,
         generators_of_the_device,
         sparse_gradients,
     ],
@@ -181,6 +216,21 @@ def test_what_runs_on_a_gpu_is_left_alone(use: Callable[[], None]) -> None:
 def in_place_on_a_scalar() -> None:
     total = torch.zeros(())
     total += there(3).sum()
+
+
+def device_that_is_written_down() -> None:
+    device = torch.device("cpu")
+    there(3) + torch.zeros(3, device=device)
+
+
+def mask_of_the_library() -> None:
+    there(3, 3) + nn.Transformer.generate_square_subsequent_mask(3)
+
+
+def in_a_hook() -> None:
+    x = there(3).requires_grad_()
+    x.register_hook(lambda g: g * torch.ones(3))  # type: ignore[no-untyped-call]
+    torch.autograd.backward((2 * x).sum())
 
 
 def table_of_the_cpu() -> None:
@@ -199,6 +249,12 @@ def table_of_the_cpu() -> None:
         (lambda: there(3) + (torch.ones(3) * 2 - 1), ("add", "ones")),
         (lambda: torch.cat([there(2), torch.ones(1)]), ("cat", "ones")),
         (lambda: F.embedding(torch.arange(2), there(4, 3)), ("embedding", "arange")),
+        (lambda: there(3) + torch.FloatTensor(3).zero_(), ("add", "empty")),
+        (lambda: there(3) + there(3).type("torch.FloatTensor"), ("add", "type")),
+        (lambda: torch.stack([there(2).sum(), torch.tensor(0.0)]), ("stack", "tensor")),
+        (device_that_is_written_down, ("add", "zeros")),
+        (mask_of_the_library, ("add", "full")),
+        (in_a_hook, ("mul", "ones")),
         (in_place_on_a_scalar, ("add_", "zeros")),
         (table_of_the_cpu, ("__getitem__", "eye")),
     ],
@@ -272,6 +328,14 @@ def test_draws_from_a_generator_of_the_cpu_are_seen() -> None:
     ("name", "use"),
     [
         ("item()", lambda x: x.sum().item()),
+        ("__getitem__()", lambda x: x[:, : x[0, 0].long()]),
+        ("repeat_interleave()", lambda x: x.repeat_interleave(x[:, 0].long(), 0)),
+        ("bincount()", lambda x: torch.bincount(x[:, 0].long(), minlength=3)),
+        ("tensor()", lambda x: torch.tensor([x.sum(), x.sum()])),
+        ("add()", lambda x: torch.add(x, x, alpha=x.sum())),
+        ("full()", lambda x: torch.full((1,), x.sum(), device=x.device)),
+        ("one_hot()", lambda x: F.one_hot(x.long())),
+        ("copy_()", lambda x: torch.empty(4, 3).copy_(x)),
         ("__float__()", lambda x: float(x.sum())),
         ("__bool__()", lambda x: 1 if x.sum() > 0 else 0),
         ("tolist()", lambda x: x.tolist()),
@@ -299,11 +363,21 @@ def test_waits_are_seen_in_front_of_the_backward_pass(
     assert [call.name for call in seen.waits] == [name]
 
 
+def test_what_is_evaluated_behind_the_step_is_left_alone() -> None:
+    with pretended() as seen:
+        model, x = nn.Linear(3, 1).to(DEVICE), there(4, 3)
+        torch.autograd.backward(model(x).sum())
+        with torch.no_grad():
+            model(x).mean().item()
+    assert seen.waits == []
+
+
 def test_filling_by_a_mask_and_what_pytorch_fetches_do_not_wait() -> None:
     with pretended() as seen:
         model = nn.Linear(3, 1).to(DEVICE)
         output = model(there(4, 3)).clone()
         output[output > 1] = 0.0
+        F.one_hot(output.long().abs() % 3, 3)
         torch.distributions.Normal(output, 1.0).log_prob(output)  # type: ignore[no-untyped-call]
     assert seen.waits == []
 
@@ -313,12 +387,12 @@ def test_filling_by_a_mask_and_what_pytorch_fetches_do_not_wait() -> None:
 
 def test_nothing_stays_behind() -> None:
     hooks = len(nn.modules.module._global_forward_pre_hooks)
-    generator, apply = torch.Generator, torch.autograd.function.BackwardCFunction.apply
+    generator, engine = torch.Generator, torch.autograd._engine_run_backward  # type: ignore[attr-defined]
     state = torch.get_rng_state()
     with pytest.raises(KeyError), pretended():
         raise KeyError
     assert torch.Generator is generator
-    assert torch.autograd.function.BackwardCFunction.apply is apply
+    assert torch.autograd._engine_run_backward is engine  # type: ignore[attr-defined]
     assert _get_current_function_mode() is None  # type: ignore[no-untyped-call]
     assert _get_current_dispatch_mode() is None
     assert len(nn.modules.module._global_forward_pre_hooks) == hooks

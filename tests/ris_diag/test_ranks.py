@@ -306,8 +306,9 @@ def test_a_fault_is_reported_once_with_the_command_that_repeats_it() -> None:
         "Reproduce: torchrun --nproc-per-node=2 -m ris_diag check --case "
         "tests.faults.plant_distributed:model_is_not_wrapped --select L061 --seed 0" in run.stdout
     )
+    # torchrun ends the rank that is last to end by itself.
     codes = re.findall(r"exitcode  : (-?\d+)", run.stderr)
-    assert set(codes) == {"1"}
+    assert {"1"} <= set(codes) <= {"1", "-15"}
 
 
 @pytest.mark.slow
