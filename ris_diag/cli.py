@@ -1,9 +1,11 @@
-"""The command line: list, explain, check, data, gate."""
+"""The command line: list, explain, check, data, gate, verify."""
 
 import os
+import re
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
+from datetime import timedelta
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -15,6 +17,7 @@ from ris_diag import __version__
 from ris_diag.errors import RisDiagError
 
 if TYPE_CHECKING:
+    from ris_diag.gate import Verdict
     from ris_diag.result import Report, Result
     from ris_diag.runner import Runner
 
@@ -50,7 +53,7 @@ class _Group(click.Group):
 def _in_a_folder(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
     """Refuse a file that can't be written before anything runs."""
     if path is not None and not path.parent.is_dir():
-        raise _Refused(f"--json {path}: expected a file in a folder that exists")
+        raise _Refused(f"{param.opts[0]} {path}: expected a file in a folder that exists")
     return path
 
 
@@ -165,18 +168,34 @@ def data(
 
 @main.command()
 @_case_options
+@click.option("--keep-going", is_flag=True, help="Run all families, whatever fails.")
+@click.option(
+    "--receipt", type=click.Path(dir_okay=False, path_type=Path), callback=_in_a_folder,
+    help="Write to this file what `ris-diag verify` and `ris-diag hpo` ask for.",
+)  # fmt: skip
 def gate(
-    case: str | None, device: str | None, gpu: bool, seed: int, json_file: Path | None
+    case: str | None,
+    device: str | None,
+    gpu: bool,
+    seed: int,
+    json_file: Path | None,
+    keep_going: bool,
+    receipt: Path | None,
 ) -> None:
     """Run the families in their order; exit 0 only if a search is worth it."""
     from rich.console import Console
 
+    from ris_diag.fingerprint import fingerprint
     from ris_diag.gate import gate as run_gate
 
-    with _runner(case, _device(device, gpu), seed) as runner:
-        verdict = run_gate(runner, _print_result)
+    name, target = _device(device, gpu), _target(case)
+    # In front of the checks: what is edited while they run wasn't judged.
+    made_for = fingerprint(target, device=name) if receipt is not None else {}
+    with _runner(target, name, seed) as runner:
+        verdict = run_gate(runner, _print_result, keep_going=keep_going)
         _print_report(verdict.report)
         _write(verdict.report, json_file)
+        _hand_out(receipt, verdict, made_for)
         style = "bold green" if verdict.ready else "bold red"
         seconds = sum(result.seconds for result in verdict.report.results)
         Console().print(f"\n{verdict.text}", style=style, highlight=False)
@@ -184,6 +203,58 @@ def gate(
         click.echo(told)
     if not verdict.ready:
         raise SystemExit(CLOSED)
+
+
+@main.command()
+@click.argument("receipt", type=click.Path(path_type=Path), metavar="RECEIPT")
+@click.option("--case", metavar="PKG.MOD:FACTORY|FILE.py", help="As for the gate.")
+@click.option("--gpu", is_flag=True, help="Short for --device cuda.")
+@click.option("--device", help="For which it was made; default: cpu.")
+@click.option("--max-age", metavar="24h", help="30m, 24h, 7d: an older one isn't valid.")
+def verify(
+    receipt: Path, case: str | None, gpu: bool, device: str | None, max_age: str | None
+) -> None:
+    """Tell whether a gate's receipt is valid for a case as it is now; exit 1 where it isn't."""
+    from ris_diag.receipt import problems_of
+
+    name = device or ("cuda" if gpu else "cpu")
+    problems = problems_of(receipt, target=_target(case), device=name, max_age=_duration(max_age))
+    if problems:
+        click.echo("\n".join([f"{receipt}: not valid", *(f"  {line}" for line in problems)]))
+        raise SystemExit(CLOSED)
+    click.echo(f"{receipt}: valid for {_target(case)} on {name}")
+
+
+def _hand_out(receipt: Path | None, verdict: "Verdict", made_for: dict[str, Any]) -> None:
+    """Write the receipt, also of a closed gate: an older one must not stand for it."""
+    from ris_diag.receipt import write_receipt
+
+    if receipt is None or _is_quiet():
+        return
+    try:
+        write_receipt(receipt, verdict, made_for)
+    except OSError as error:
+        raise _Refused(f"--receipt {receipt}: {error.strerror}") from error
+
+
+def _duration(text: str | None) -> timedelta | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+)([mhd])", text)
+    if found is None:
+        raise _Refused(f"--max-age {text}: expected a number and m, h or d, as 24h")
+    unit = {"m": "minutes", "h": "hours", "d": "days"}[found.group(2)]
+    return timedelta(**{unit: int(found.group(1))})
+
+
+def _target(target: str | None) -> str:
+    """The target that was given, or that of pyproject.toml."""
+    from ris_diag.target import EXAMPLE, configured_target
+
+    target = target or configured_target()
+    if target is None:
+        raise _Refused(f"no case: {EXAMPLE}")
+    return target
 
 
 def _device(device: str | None, gpu: bool) -> str:
@@ -204,11 +275,9 @@ def _runner(target: str | None, device: str, seed: int) -> Iterator["Runner"]:
     from ris_diag.progress import for_stream, silent
     from ris_diag.ranks import launched_ranks
     from ris_diag.runner import Runner
-    from ris_diag.target import EXAMPLE, configured_target, load_case
+    from ris_diag.target import load_case
 
-    target = target or configured_target()
-    if target is None:
-        raise _Refused(f"no case: {EXAMPLE}")
+    target = _target(target)
     with ExitStack() as stack:
         ranks = stack.enter_context(launched_ranks())
         load = partial(load_case, target)

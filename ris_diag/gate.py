@@ -29,13 +29,22 @@ class Verdict:
     report: Report
 
 
-def gate(runner: Runner, on_result: Callable[[Result], None] | None = None) -> Verdict:
-    """Run the families in order; stop behind the first in which a check fails."""
+def gate(
+    runner: Runner,
+    on_result: Callable[[Result], None] | None = None,
+    *,
+    keep_going: bool = False,
+) -> Verdict:
+    """Run the families in order; stop behind the first in which a check fails.
+
+    Args:
+        keep_going: run all of them, whatever fails.
+    """
     results: list[Result] = []
     for family in FAMILIES:
         report = runner.run(select_checks(family.name), on_result)
         results += report.results
-        if any(result.status in ("fail", "error") for result in report.results):
+        if not keep_going and any(r.status in ("fail", "error") for r in report.results):
             break
     report = runner.report(results)
     reasons = reasons_against(results)

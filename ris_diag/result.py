@@ -187,12 +187,22 @@ def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
     Raises:
         OSError: the folder doesn't exist or can't be written; the old file is untouched.
     """
+    write_atomically(path, json.dumps(plain(content), indent=2, allow_nan=False) + "\n")
+
+
+def write_atomically(path: str | Path, text: str) -> None:
+    """Write a text to `path` at once or not at all.
+
+    Raises:
+        OSError: the folder doesn't exist or can't be written; the old file is untouched.
+    """
     path = Path(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(plain(content), file, indent=2, allow_nan=False)
-            file.write("\n")
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # what is renamed before it is on disk may come back empty
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes it private
