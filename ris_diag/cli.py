@@ -1,4 +1,4 @@
-"""The command line: list, explain, check, data, gate."""
+"""The command line: list, explain, check, data, gate, hpo."""
 
 import shlex
 from collections.abc import Callable
@@ -9,6 +9,7 @@ import click
 
 from ris_diag import __version__
 from ris_diag.errors import RisDiagError
+from ris_diag.search.command import hpo
 
 if TYPE_CHECKING:
     from ris_diag.result import Report, Result
@@ -66,6 +67,9 @@ def _case_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.version_option(__version__, prog_name="ris-diag")
 def main() -> None:
     """Checks for the training of neural networks, to be green before a hyper-parameter search."""
+
+
+main.add_command(hpo)
 
 
 @main.command("list")
