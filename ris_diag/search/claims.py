@@ -7,6 +7,7 @@ its seeds derive, owes nothing to the number of workers.
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from threading import Event, Thread
 from typing import Any
@@ -124,7 +125,7 @@ def _requeue_lost(study: optuna.Study) -> None:
     for trial in trials:
         lost = trial.state == TrialState.FAIL and JUDGED not in trial.user_attrs
         if lost and trial.number not in repeated:
-            again(study, trial)
+            again(study, deepcopy(trial))  # it writes into the history of what it is given
 
 
 def given_up(trial: FrozenTrial) -> bool:

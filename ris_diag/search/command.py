@@ -170,3 +170,4 @@ def _search(
     for line in table.comparison_lines(comparison):
         say(line)
     study.set_user_attr("comparison", comparison.to_json())
+    store.close()

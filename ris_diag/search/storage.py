@@ -173,6 +173,12 @@ class Store:
         """Whether its trials live by heartbeats; those of a journal hold a lock."""
         return self._rdb is not None
 
+    def close(self) -> None:
+        """Give the connections back."""
+        if self._rdb is not None:
+            self._rdb.remove_session()
+            self._rdb.engine.dispose()
+
     def beat(self, trial_id: int) -> None:
         """Say that the worker of a trial lives."""
         if self._rdb is not None:
@@ -218,7 +224,11 @@ def _database(url: str) -> PatientStorage:
     if parts.get_backend_name() != "postgresql":
         raise SearchError(f"--storage {redacted(url)}: expected postgresql://HOST/DATABASE")
     parts = parts.set(drivername="postgresql+psycopg")
-    sqlalchemy.create_engine(parts).connect().close()  # a wrong name is told at once
+    engine = sqlalchemy.create_engine(parts)
+    try:
+        engine.connect().close()  # a wrong name is told at once
+    finally:
+        engine.dispose()
     template = parts.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
     return PatientStorage(
         template,
