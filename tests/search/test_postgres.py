@@ -84,7 +84,7 @@ def test_ten_kills_over_two_workers_lose_nothing_and_count_nothing_twice(
     assert counts["FAIL"] == counts["RUNNING"] == counts["WAITING"] == 0
     ended = [t for t in study.trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     origins = Counter((retried(t) or [t.number])[0] for t in ended)
-    assert origins == {number: 1 for number in range(16)}
+    assert origins == dict.fromkeys(range(16), 1)
 
 
 def test_a_server_that_is_restarted_is_waited_for(
