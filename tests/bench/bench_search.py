@@ -61,7 +61,8 @@ def main() -> None:
         values = [best_trial(s).value for s in (whole, pruned)]
         print(
             f"pruning: {counts[1]} of {counts[0]} epochs, "
-            f"{100 * (1 - counts[1] / counts[0]):.0f} % saved; best {values[1]:.5g} against {values[0]:.5g}"
+            f"{100 * (1 - counts[1] / counts[0]):.0f} % saved; "
+            f"best {values[1]:.5g} against {values[0]:.5g}"
         )
 
 
