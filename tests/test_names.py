@@ -170,5 +170,4 @@ def test_the_name_of_a_case_is_shown_and_seeds_and_nothing_else(path: Path) -> N
         and node.attr == "name"
         and (getattr(node.value, "attr", "") == "case" or getattr(node.value, "id", "") == "case")
     ]
-    # A search looks for no flaws; it names its studies and seeds its trials.
-    assert not reads or path.name in readers or path.parent.name == "search"
+    assert not reads or path.name in readers

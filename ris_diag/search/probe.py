@@ -59,7 +59,7 @@ def _trace(case: Case, seed: int) -> str:
     with seeded(seed):
         try:
             if case.model is None or (fit := fit_of(case)) is None:
-                raise SearchError(f"case {case.name!r} has no loop")
+                raise SearchError("the case has no loop")
             batches = list(islice(train_batches(case, seed), BATCHES))
             model = case.model()
             add(batches)

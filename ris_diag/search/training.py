@@ -120,7 +120,7 @@ class _Run:
 
     def train(self) -> Progression:
         if self.case.model is None:
-            raise CaseError(f"case {self.case.name!r} has no model")
+            raise CaseError("the case has no model")
         model = self.case.model().to(self.device)
         try:
             if self.case.fit is not None:
@@ -158,7 +158,7 @@ class _Run:
     def _own_loop(self, model: nn.Module) -> None:
         fit = self.case.fit
         if fit is None:
-            raise CaseError(f"case {self.case.name!r} has no fit")
+            raise CaseError("the case has no fit")
         weights = lambda: {"model": model.state_dict()}  # noqa: E731
 
         def served() -> Iterator[Batch]:
@@ -251,14 +251,14 @@ def fresh_samples(case: Case, seed: int) -> Batch:
 
 def _samples(case: Case, split: str, seed: int, size: int) -> Batch:
     if case.batch is None:
-        raise CaseError(f"case {case.name!r} has no batch")
+        raise CaseError("the case has no batch")
     return case.batch(split, seed, size)
 
 
 def metric_of(case: Case, model: nn.Module, batch: Batch) -> float:
     """The declared metric in eval mode; modes and random state are put back."""
     if case.metric is None:
-        raise CaseError(f"case {case.name!r} has no metric")
+        raise CaseError("the case has no metric")
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -102,7 +102,7 @@ def trained(job: Job) -> float:
     if job.fresh is None:
         return progression.value
     if case.model is None:
-        raise SearchError(f"case {case.name!r} has no model")
+        raise SearchError("the case has no model")
     model = case.model()
     model.load_state_dict(progression.best)
     device = torch.device(conditions.device)

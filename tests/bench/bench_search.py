@@ -38,7 +38,7 @@ def searched(
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        os.environ["TINY_WAIT"] = "0.05"  # an epoch's time, without a fight for the cores
+        os.environ["TINY_WAIT"] = "0.2"  # an epoch's time, without a fight for the cores
         one, _ = searched(root / "one", 1)
         two, _ = searched(root / "two", 2)
         print(f"two workers against one: {one / two:.2f} x ({one:.1f} s, {two:.1f} s)")
@@ -60,8 +60,9 @@ def main() -> None:
         counts = [sum(len(t.intermediate_values) for t in s.trials) for s in (whole, pruned)]
         values = [best_trial(s).value for s in (whole, pruned)]
         print(
-            f"pruning: {counts[1]} of {counts[0]} epochs, {1 - counts[1] / counts[0]:.0%} "
-            f"saved; best {values[1]:.5g} against {values[0]:.5g}"
+            f"pruning: {counts[1]} of {counts[0]} epochs, "
+            f"{100 * (1 - counts[1] / counts[0]):.0f} % saved; "
+            f"best {values[1]:.5g} against {values[0]:.5g}"
         )
 
 
