@@ -23,18 +23,25 @@ class Reference:
 
     Attributes:
         train_scenes, batch_size: of a full training.
+        width, channels: of the network.
     """
 
     scenes: SceneSettings = field(default_factory=SceneSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     train_scenes: int = 512
     batch_size: int = 32
+    width: int = 64
+    channels: int = 64
 
     def model(self) -> nn.Module:
         """A fresh network for these scenes."""
         return CovarianceNet(
             NetworkSettings(
-                array=self.scenes.array, snapshots=self.scenes.snapshots, dtype=self.scenes.dtype
+                array=self.scenes.array,
+                snapshots=self.scenes.snapshots,
+                width=self.width,
+                channels=self.channels,
+                dtype=self.scenes.dtype,
             )
         )
 
@@ -160,6 +167,24 @@ def as_losses(value: DualLossValue) -> ris_diag.Losses:
     )
 
 
-def reference() -> ris_diag.Case:
-    """The reference learner at N = 144."""
-    return Reference().case()
+def reference(
+    *,
+    learning_rate: float = 6e-3,
+    weight_decay: float = 1e-4,
+    lam_cov_pred: float = 0.05,
+    beta_final: float = 0.30,
+    warmup_share: float = 0.2,
+    width: int = 64,
+    channels: int = 64,
+    batch_size: int = 32,
+    curriculum: bool = False,
+) -> ris_diag.Case:
+    """The reference learner at N = 144; a search varies the parameters."""
+    train = TrainSettings(
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        weights=LossWeights(lam_cov_pred=lam_cov_pred),
+        schedule=BlendSchedule(beta_final=beta_final, warmup_share=warmup_share),
+        curriculum=curriculum,
+    )
+    return Reference(train=train, batch_size=batch_size, width=width, channels=channels).case()

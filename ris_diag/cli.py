@@ -1,4 +1,4 @@
-"""The command line: list, explain, check, data, gate, verify."""
+"""The command line: list, explain, check, data, gate, verify, hpo."""
 
 import os
 import re
@@ -15,6 +15,7 @@ import click
 
 from ris_diag import __version__
 from ris_diag.errors import RisDiagError
+from ris_diag.search.command import hpo
 
 if TYPE_CHECKING:
     from ris_diag.gate import Verdict
@@ -80,6 +81,9 @@ def _case_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.version_option(__version__, prog_name="ris-diag")
 def main() -> None:
     """Checks for the training of neural networks, to be green before a hyper-parameter search."""
+
+
+main.add_command(hpo)
 
 
 @main.command("list")

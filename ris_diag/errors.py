@@ -29,5 +29,9 @@ class UnknownCheckError(RisDiagError):
     """A selection names no check."""
 
 
+class SearchError(RisDiagError):
+    """A search can't be begun, continued or ended as it was asked for."""
+
+
 class DeviceError(RisDiagError):
     """The device asked for isn't there."""

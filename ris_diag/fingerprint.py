@@ -17,6 +17,8 @@ from ris_diag.result import plain
 from ris_diag.runner import versions
 from ris_diag.target import load_case
 
+COMPARED = ("sources", "configuration", "versions")
+
 
 def fingerprint(target: str, *, device: str = "cpu") -> dict[str, Any]:
     """All that the verdict on a case rests on, plain data.

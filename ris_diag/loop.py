@@ -16,7 +16,7 @@ def fit_of(case: Case) -> Fit | None:
     """The case's own loop, or one around its step, or one made of its loss and optimiser."""
     if case.fit is not None:
         return case.fit
-    return _Loop(case) if case.offers("loop") else None
+    return StepLoop(case) if case.offers("loop") else None
 
 
 def as_losses(value: Any, source: str) -> Losses:
@@ -35,8 +35,11 @@ def as_losses(value: Any, source: str) -> Losses:
     return losses
 
 
-class _Loop:
-    """A `Fit`: goes through the batches, one step each, a scheduler step behind every epoch."""
+class StepLoop:
+    """A `Fit`: goes through the batches, one step each, a scheduler step behind every epoch.
+
+    `begin` and `epoch` are the same in pieces, for who stops or resumes a training in between.
+    """
 
     def __init__(self, case: Case) -> None:
         self.case = case
@@ -44,28 +47,33 @@ class _Loop:
         self.place = where(self.__wrapped__)
 
     def __call__(self, model: nn.Module, plan: Plan) -> list[Epoch]:
+        """A whole training, in place."""
+        training = self.begin(model)
+        return [self.epoch(training, epoch, plan) for epoch in range(1, plan.epochs + 1)]
+
+    def begin(self, model: nn.Module) -> Training:
+        """A training of a model, with the optimiser and the scheduler of the case."""
         case = self.case
         if case.optimizer is None:
             raise CaseError(f"case {case.name!r} has no optimizer")
         optimizer = case.optimizer(model)
         scheduler = None if case.scheduler is None else case.scheduler(optimizer)
-        training = Training(model=model, optimizer=optimizer, scheduler=scheduler)
-        history = []
-        for epoch in range(1, plan.epochs + 1):
-            progress = Progress(epoch=epoch, epochs=plan.epochs)
-            model.train()
-            losses = [self._step(training, batch, progress, plan) for batch in plan.train]
-            if isinstance(scheduler, ReduceLROnPlateau) and case.step is None:
-                scheduler.step(sum(losses) / max(1, len(losses)))
-            elif scheduler is not None and case.step is None:
-                scheduler.step()
-            history.append(
-                Epoch(
-                    train=sum(losses) / max(1, len(losses)),
-                    validation=self._validate(model, progress, plan),
-                )
-            )
-        return history
+        return Training(model=model, optimizer=optimizer, scheduler=scheduler)
+
+    def epoch(self, training: Training, epoch: int, plan: Plan) -> Epoch:
+        """One epoch, counted from 1."""
+        model, scheduler, step = training.model, training.scheduler, self.case.step
+        progress = Progress(epoch=epoch, epochs=plan.epochs)
+        model.train()
+        losses = [self._step(training, batch, progress, plan) for batch in plan.train]
+        if isinstance(scheduler, ReduceLROnPlateau) and step is None:
+            scheduler.step(sum(losses) / max(1, len(losses)))
+        elif scheduler is not None and step is None:
+            scheduler.step()
+        return Epoch(
+            train=sum(losses) / max(1, len(losses)),
+            validation=self._validate(model, progress, plan),
+        )
 
     def _step(self, training: Training, batch: Any, progress: Progress, plan: Plan) -> float:
         if self.case.step is not None:

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ris_diag.errors import CaseError
-from ris_diag.fingerprint import fingerprint
+from ris_diag.fingerprint import COMPARED, fingerprint
 from ris_diag.gate import Verdict, reasons_against
 from ris_diag.measure import listed
 from ris_diag.result import Result, plain, write_atomically
 
 KIND, SCHEMA_VERSION = "ris-diag gate receipt", 1
-COMPARED = ("sources", "configuration", "versions")
 SLACK = timedelta(minutes=5)  # between the clocks of two machines
 
 

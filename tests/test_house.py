@@ -38,6 +38,11 @@ ALSO = {
     "ris_diag/__main__.py": {"click"},
     "ris_diag/strategies.py": {"hypothesis"},
     "ris_diag/proof.py": {"hypothesis"},
+    "ris_diag/search/command.py": {"click"},
+    **{
+        f"ris_diag/search/{name}.py": {"optuna", "sqlalchemy"}
+        for name in ("claims", "pruning", "space", "storage", "study", "table", "winner", "worker")
+    },
 }
 # Third-party modules that the plugin may load at module level. ris_diag/__init__.py and
 # ris_diag/families.py import nothing but the standard library, so they cost nothing.
