@@ -50,7 +50,7 @@ def _of_numbers(truth: Tensor, output: Tensor) -> Iterator[Tensor]:
 
 def _of_classes(labels: Tensor, output: Tensor) -> list[Tensor]:
     axis = class_axis(labels, output)
-    if axis is None:
+    if axis is None or output.is_complex():  # scores of classes are real
         return []
     classes = output.shape[axis]
     shape = [n for k, n in enumerate(output.shape) if k != axis % output.ndim]

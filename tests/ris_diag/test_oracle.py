@@ -291,3 +291,8 @@ def test_rank_one_is_tried_where_the_network_gives_it_alone() -> None:
     x, R = full("train", 0, 7)
     assert _may_lack_rank(Outer()(x))
     assert not _may_lack_rank(R)
+
+
+def test_complex_numbers_are_no_scores_of_classes() -> None:
+    output = torch.randn(6, 4, dtype=torch.complex64)
+    assert as_output(torch.tensor([0, 1, 2, 3, 0, 1]), output) == []
