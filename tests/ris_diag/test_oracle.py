@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 import ris_diag
 from ris_diag import Case, Declared, Losses
+from ris_diag.answers import as_output
 from ris_diag.checks.terms import _may_lack_rank
 from ris_diag.oracle import Losing, Unreachable, follow
 from ris_diag.runner import Runner
