@@ -133,9 +133,8 @@ def test_a_corner_that_can_not_run_is_told_with_its_parameters() -> None:
 
 
 def test_a_corner_that_the_factory_refuses() -> None:
-    reference = load_searchable("model.case:reference")
-    table = {"lam_cov_pred": {"low": 0.05, "high": 200.0}}
-    space = make_space("own", table, reference.defaults)
-    (corner,) = broken_corners(reference, space, "cpu", 0)
-    assert "lam_cov_pred=200.0: admissible is 0 < lam_cov_pred < 100" in str(corner)
-    assert "model/" in corner.place
+    picky = load_searchable("tests.search.tiny:picky")
+    space = make_space("own", {"momentum": {"low": 0.1, "high": 2.0}}, picky.defaults)
+    (corner,) = broken_corners(picky, space, "cpu", 0)
+    assert "momentum=2.0: admissible is 0 <= momentum < 1" in str(corner)
+    assert corner.place.startswith("tests/search/tiny.py:")

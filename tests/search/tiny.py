@@ -99,6 +99,13 @@ def own_loop(*, learning_rate: float = 1e-2, momentum: float = 0.5) -> ris_diag.
     )  # fmt: skip
 
 
+def picky(*, learning_rate: float = 1e-2, momentum: float = 0.5) -> ris_diag.Case:
+    """Refuses a momentum."""
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum={momentum}: admissible is 0 <= momentum < 1")
+    return tiny(learning_rate=learning_rate, momentum=momentum)
+
+
 def breaking(*, learning_rate: float = 1e-2, kind: str = "none") -> ris_diag.Case:
     """Breaks by its parameters: raises, gives NaN, a metric of NaN or minus infinity."""
 
