@@ -221,7 +221,7 @@ def verify(
     """Tell whether a gate's receipt is valid for a case as it is now; exit 1 where it isn't."""
     from ris_diag.receipt import problems_of
 
-    name = device or ("cuda" if gpu else "cpu")
+    name = _device_name(device, gpu)  # it needn't be there: a receipt can be read anywhere
     problems = problems_of(receipt, target=_target(case), device=name, max_age=_duration(max_age))
     if problems:
         click.echo("\n".join([f"{receipt}: not valid", *(f"  {line}" for line in problems)]))
@@ -264,13 +264,18 @@ def _target(target: str | None) -> str:
 def _device(device: str | None, gpu: bool) -> str:
     """The device asked for, if it is there."""
     from ris_diag.cuda import usable_device
+
+    name = _device_name(device, gpu)
+    usable_device(name)
+    return name
+
+
+def _device_name(device: str | None, gpu: bool) -> str:
     from ris_diag.devices import is_cuda
 
     if gpu and device is not None and not is_cuda(device):
         raise _Refused(f"--gpu beside --device {device}: expected one of them")
-    name = device if device is not None else "cuda" if gpu else "cpu"
-    usable_device(name)
-    return name
+    return device if device is not None else "cuda" if gpu else "cpu"
 
 
 @contextmanager

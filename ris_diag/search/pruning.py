@@ -2,8 +2,6 @@
 
 import optuna
 
-PRUNERS = ("hyperband", "successive-halving", "none")
-
 
 def pruner_of(name: str, epochs: int) -> optuna.pruners.BasePruner:
     """A pruner by name, for metrics that are reported at the epochs 1 to `epochs`."""
