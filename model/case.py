@@ -71,6 +71,7 @@ class Reference:
             plan.validation,
             settings=replace(self.train, epochs=plan.epochs, schedule=schedule),
             on_step=lambda epoch, value: plan.on_step(epoch, as_losses(value)),
+            resume=plan.resume,
         )
         return [ris_diag.Epoch(train=e.train, validation=e.validation) for e in history]
 

@@ -74,15 +74,18 @@ def fit(
     *,
     settings: TrainSettings,
     on_step: StepCallback | None = None,
+    resume: Callable[..., int] | None = None,
 ) -> list[EpochLosses]:
     """Train `model` in place: one optimiser step a batch, `settings.epochs` times over `train`.
 
     Args:
         train, validation: batches on the model's device, iterated anew in every epoch.
         on_step: called with (epoch, loss) in front of every backward pass.
+        resume: called with what the loop keeps beside the model; brings it, and the model, to
+            where an interrupted run stood, and gives the epoch to go on with.
 
     Returns:
-        the losses of every epoch.
+        the losses of every epoch that was trained.
 
     Raises:
         ValueError: a scene is not finite or not a covariance, or an epoch has no batch.
@@ -101,13 +104,14 @@ def fit(
         schedule.beta_final,
         warmup,
     )
+    first = 1 if resume is None else resume(optimizer, scheduler, jitter)
     history = []
-    for epoch in range(1, settings.epochs + 1):
+    for epoch in range(first, settings.epochs + 1):
         model.train()
         criterion.train()
         losses = []
         for number, batch in enumerate(train, start=1):
-            if epoch == 1:
+            if epoch == first:
                 check_scenes(batch)
             scenes = easier_half(batch) if settings.curriculum and epoch < warmup else batch
             beta = schedule.beta(epoch, settings.epochs, jitter)

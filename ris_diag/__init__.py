@@ -11,16 +11,12 @@ if TYPE_CHECKING:
         Case,
         Covariance,
         Declared,
-        Epoch,
-        Losses,
         Override,
-        Plan,
-        Progress,
-        Training,
         TrainingCase,
     )
     from ris_diag.errors import CaseError, RisDiagError, UnknownCheckError
     from ris_diag.observer import observe
+    from ris_diag.plan import Epoch, Losses, Plan, Progress, Training
     from ris_diag.result import Report, Result
     from ris_diag.runner import Runner, run
     from ris_diag.trace import Trace
@@ -29,11 +25,11 @@ __version__ = "0.1.0"
 
 _HOME = {
     "ris_diag.case": (
-        "Case", "Covariance", "Declared", "Epoch", "Losses", "Override", "Plan", "Progress",
-        "Training", "TrainingCase",
+        "Case", "Covariance", "Declared", "Override", "TrainingCase",
     ),
     "ris_diag.errors": ("CaseError", "RisDiagError", "UnknownCheckError"),
     "ris_diag.observer": ("observe",),
+    "ris_diag.plan": ("Epoch", "Losses", "Plan", "Progress", "Training"),
     "ris_diag.result": ("Report", "Result"),
     "ris_diag.runner": ("Runner", "run"),
     "ris_diag.trace": ("Trace",),

@@ -5,11 +5,11 @@ import warnings
 
 import torch
 
-from ris_diag.case import Plan
 from ris_diag.context import Subject
 from ris_diag.errors import CaseError
 from ris_diag.measure import LITMUS_EPOCHS, run_fit
 from ris_diag.places import is_users, short_path
+from ris_diag.plan import Plan
 from ris_diag.trace import Trace
 from ris_diag.watched import ODD_BATCH, dissected, place_of_loss
 

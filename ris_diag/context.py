@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ris_diag.case import Batch, Case, Declared, Fit, Losses, Progress
+from ris_diag.case import Batch, Case, Declared
 from ris_diag.check import Check
 from ris_diag.covariance import CovarianceParts
 from ris_diag.errors import CaseError
 from ris_diag.graph import map_leaves, tensors_in
 from ris_diag.loop import as_losses, fit_of
 from ris_diag.places import where
+from ris_diag.plan import Fit, Losses, Progress
 from ris_diag.progress import ProgressFactory, silent
 from ris_diag.randomness import derived_seed, seeded
 from ris_diag.result import Finding, Result

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ris_diag.errors import CaseError
 
 if TYPE_CHECKING:
-    from ris_diag.case import Losses
+    from ris_diag.plan import Losses
 
 Batch = Any  # any structure of tensors: a tensor, tuple, named tuple, list, dict, nested
 Predict = Callable[[nn.Module, Batch], Tensor]

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ris_diag.case import Batch, Progress
+from ris_diag.case import Batch
 from ris_diag.errors import CaseError
 from ris_diag.graph import map_leaves
 from ris_diag.places import calling_place, placed
+from ris_diag.plan import Progress
 
 
 class Lent:

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from ris_diag.case import Case, Epoch, Fit, Losses, Plan, Progress, Training
+from ris_diag.case import Case
 from ris_diag.errors import CaseError
 from ris_diag.places import where
+from ris_diag.plan import Epoch, Fit, Losses, Plan, Progress, Training
 
 
 def fit_of(case: Case) -> Fit | None:

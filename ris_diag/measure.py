@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ris_diag.case import Batch, Epoch, Fit, Losses, Plan, Progress
+from ris_diag.case import Batch
 from ris_diag.context import Subject
 from ris_diag.errors import CaseError
 from ris_diag.loop import as_losses
 from ris_diag.observer import Served, observe
 from ris_diag.places import where
 from ris_diag.plain import PlainError, compared, plain_error
+from ris_diag.plan import Epoch, Fit, Losses, Plan, Progress
 from ris_diag.trace import Trace
 
 LITMUS_STEPS = 5

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from ris_diag.case import Batch, Plan
+from ris_diag.case import Batch
 from ris_diag.context import Subject
 from ris_diag.graph import map_leaves, tensors_in
 from ris_diag.marks import sample_rows
 from ris_diag.measure import captured_output
 from ris_diag.observer import TrainingStopped
+from ris_diag.plan import Plan
 from ris_diag.replica import Portion
 from ris_diag.replicas import (
     EPOCHS,

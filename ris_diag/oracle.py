@@ -12,10 +12,11 @@ from torch.nn.modules.module import (
     register_module_forward_pre_hook,
 )
 
-from ris_diag.case import Batch, Progress
+from ris_diag.case import Batch
 from ris_diag.context import Subject
 from ris_diag.graph import leaves, map_leaves, tensors_in
 from ris_diag.measure import LITMUS_EPOCHS
+from ris_diag.plan import Progress
 
 SIZE = 7  # samples; a length that few other axes have
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ris_diag.case import Plan
 from ris_diag.comparable import nudged, without_dropout, without_tf32
 from ris_diag.context import Subject
 from ris_diag.graph import map_leaves
 from ris_diag.measure import LITMUS_BATCH, LITMUS_EPOCHS, LITMUS_STEPS, accumulation, run_fit
+from ris_diag.plan import Plan
 from ris_diag.recorder import Part, Recorder, counts
 
 

@@ -9,12 +9,13 @@ from typing import Any
 
 from torch import nn
 
-from ris_diag.case import Batch, Plan
+from ris_diag.case import Batch
 from ris_diag.context import Subject, to_device
 from ris_diag.errors import CaseError
 from ris_diag.loop import as_losses
 from ris_diag.measure import accumulation, captured_output, run_fit
 from ris_diag.places import where
+from ris_diag.plan import Plan
 from ris_diag.ranks import Outcome, Ranks
 from ris_diag.replica import Portion, Replica, ReplicaWatch, seeding
 from ris_diag.samples import served

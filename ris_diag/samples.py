@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ris_diag.case import Batch, Progress
+from ris_diag.case import Batch
 from ris_diag.context import Context, Subject, to_device
 from ris_diag.lent import Lent
 from ris_diag.measure import LITMUS_EPOCHS
 from ris_diag.origins import WEIGHED, Origins, Raw
 from ris_diag.places import where
+from ris_diag.plan import Progress
 from ris_diag.randomness import derived_seed
 
 # Primes, so that another axis is as long by chance only; then the second one is tried.

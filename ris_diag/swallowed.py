@@ -5,10 +5,10 @@ from collections import Counter
 from types import FrameType
 from typing import Any
 
-from ris_diag.case import Plan
 from ris_diag.context import Subject
 from ris_diag.measure import FIT_BATCH, FIT_BATCHES, LITMUS_EPOCHS, run_fit
 from ris_diag.places import is_users, short_path
+from ris_diag.plan import Plan
 
 ORDINARY = (
     StopIteration,

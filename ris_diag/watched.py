@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ris_diag.anatomy import Anatomy, dissect
-from ris_diag.case import Declared, Plan
+from ris_diag.case import Declared
 from ris_diag.context import Context, Subject
 from ris_diag.errors import CaseError
 from ris_diag.measure import (
@@ -26,6 +26,7 @@ from ris_diag.measure import (
 from ris_diag.observer import observe
 from ris_diag.operations import Operation, Operations
 from ris_diag.places import covers, where
+from ris_diag.plan import Plan
 from ris_diag.trace import Step, Trace
 
 SCRIPT_STEPS = FIT_EPOCHS * FIT_BATCHES

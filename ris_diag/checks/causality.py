@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from ris_diag.case import Progress
 from ris_diag.check import Threshold, check
 from ris_diag.checks.data_sequences import (
     share_in_step,
@@ -13,6 +12,7 @@ from ris_diag.checks.data_sequences import (
 from ris_diag.context import Context
 from ris_diag.graph import map_leaves, tensors_in
 from ris_diag.measure import LITMUS_EPOCHS, nudged_model
+from ris_diag.plan import Progress
 from ris_diag.samples import not_judged, roles
 from ris_diag.watched import place_of_model
 

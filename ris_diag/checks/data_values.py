@@ -6,10 +6,11 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from ris_diag.case import Batch, Progress
+from ris_diag.case import Batch
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context, Subject, to_device
 from ris_diag.measure import LITMUS_EPOCHS, listed
+from ris_diag.plan import Progress
 from ris_diag.samples import (
     MOST_BATCHES,
     Samples,

@@ -11,7 +11,7 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from ris_diag.case import Batch, Plan
+from ris_diag.case import Batch
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context, Subject
 from ris_diag.graph import map_leaves
@@ -25,6 +25,7 @@ from ris_diag.measure import (
     run_fit,
 )
 from ris_diag.places import where
+from ris_diag.plan import Plan
 from ris_diag.watched import place_of_optimiser
 
 LARGER = (10.0, 100.0, 1e3, 1e4, 1e5)

@@ -3,11 +3,12 @@
 import torch
 from torch import nn
 
-from ris_diag.case import Batch, Losses, Plan
+from ris_diag.case import Batch
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context, DeviceBatches
 from ris_diag.measure import length_of, mean_and_error, run_fit
 from ris_diag.places import where
+from ris_diag.plan import Losses, Plan
 
 EPOCHS = 30
 BATCHES, BATCH = 8, 32

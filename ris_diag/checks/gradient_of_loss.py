@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ris_diag.case import Progress
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context
 from ris_diag.measure import (
@@ -16,6 +15,7 @@ from ris_diag.measure import (
     nudged_model,
 )
 from ris_diag.operations import Operations
+from ris_diag.plan import Progress
 from ris_diag.watched import place_of_model
 
 

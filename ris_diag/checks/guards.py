@@ -6,12 +6,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ris_diag.case import Progress
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context
 from ris_diag.covariance import OF_CRITERION
 from ris_diag.measure import LITMUS_EPOCHS, effective_weights, nudged_model
 from ris_diag.places import where
+from ris_diag.plan import Progress
 
 BATCH = 4
 WEIGHT_LIMIT = 100.0

@@ -2,10 +2,10 @@
 
 import torch
 
-from ris_diag.case import Plan
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context, Subject
 from ris_diag.measure import LITMUS_BATCH, LITMUS_EPOCHS, accumulation, listed, run_fit
+from ris_diag.plan import Plan
 from ris_diag.underflow import Passes, losing
 from ris_diag.watched import (
     DISSECTED,

@@ -2,11 +2,11 @@
 
 import math
 
-from ris_diag.case import Plan
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context, Subject
 from ris_diag.measure import LITMUS_BATCH, LITMUS_EPOCHS, LITMUS_STEPS, litmus, run_fit
 from ris_diag.places import where
+from ris_diag.plan import Plan
 
 NOTE_EPOCHS = 30
 WALK_EPOCHS = 10  # a warm-up of two of them, then the final value

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ris_diag.case import Batch, Losses, Progress
+from ris_diag.case import Batch
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context, Subject
 from ris_diag.covariance import OF_LOSS
@@ -19,6 +19,7 @@ from ris_diag.measure import (
     nudged_model,
 )
 from ris_diag.places import where
+from ris_diag.plan import Losses, Progress
 
 BETAS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99, 1.0)
 BETA_ONE = 1.0

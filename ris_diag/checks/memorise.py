@@ -4,13 +4,14 @@ import math
 
 from torch import nn
 
-from ris_diag.case import Batch, Losses, Plan, Progress
+from ris_diag.case import Batch
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context, Subject
 from ris_diag.covariance import OF_LOSS
 from ris_diag.measure import accumulation, mean_nmse, run_fit
 from ris_diag.places import where
 from ris_diag.plain import compared, plain_error
+from ris_diag.plan import Losses, Plan, Progress
 
 MEMORISE_SAMPLES = 16
 MEMORISE_EPOCHS = 200

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 
-from ris_diag.case import Losses, Plan
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context, DeviceBatches, Subject
 from ris_diag.covariance import OF_ESTIMATES
@@ -19,6 +18,7 @@ from ris_diag.measure import (
     trace_n,
 )
 from ris_diag.places import where
+from ris_diag.plan import Losses, Plan
 
 EPOCHS = 30
 VALIDATION_BATCH = 64

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ris_diag.case import Plan, Progress
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context, Subject
 from ris_diag.errors import NotCoveredError
 from ris_diag.graph import tensors_in
 from ris_diag.measure import accumulation, captured_output
 from ris_diag.places import place_of, where
+from ris_diag.plan import Plan, Progress
 from ris_diag.pretence import DEVICE, pretended
 from ris_diag.samples import named_tensors, not_judged
 from ris_diag.standing import PARAMETER, Call, Meeting, Pretended

@@ -5,11 +5,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ris_diag.case import Batch, Progress
+from ris_diag.case import Batch
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context, Subject
 from ris_diag.graph import map_leaves
 from ris_diag.measure import LITMUS_EPOCHS, litmus, nudged_model
+from ris_diag.plan import Progress
 from ris_diag.samples import named_tensors, not_judged, roles
 from ris_diag.watched import place_of_loss
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from ris_diag.answers import CONFIDENT
-from ris_diag.case import Losses, Progress
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context, Subject
 from ris_diag.followed import Followed
@@ -18,6 +17,7 @@ from ris_diag.measure import LITMUS_EPOCHS, effective_weights, listed, shake
 from ris_diag.oracle import SIZE, Losing, Unreachable, changed, numbers_in
 from ris_diag.perfect import perfect_answers
 from ris_diag.places import where
+from ris_diag.plan import Losses, Progress
 
 NOISE = (0.02, 0.1, 0.3, 1.0)  # of the weights' own spread
 DRAWS = 3

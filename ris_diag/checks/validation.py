@@ -6,11 +6,11 @@ from fractions import Fraction
 
 from torch import Tensor
 
-from ris_diag.case import Progress
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context, Subject
 from ris_diag.measure import FIT_BATCH, FIT_EPOCHS
 from ris_diag.places import where
+from ris_diag.plan import Progress
 from ris_diag.trace import Trace
 from ris_diag.watched import place_of_training, watch
 

@@ -4,17 +4,16 @@ import logging
 import os
 import random
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from ris_diag.case import Training
 from ris_diag.errors import SearchError
-from ris_diag.loop import optimizers_of
 
 log = logging.getLogger("ris_diag")
 PREFIX = ".unfinished-"
@@ -67,31 +66,44 @@ def load(path: Path, device: torch.device) -> dict[str, Any] | None:
     return content
 
 
-def state_of(training: Training) -> dict[str, Any]:
-    """Model, optimisers, scheduler, what the step keeps, and the random states."""
+def state_of(model: nn.Module, kept: Sequence[Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """What a training needs to go on: weights, what else is kept, and the random states.
+
+    Args:
+        kept: optimisers, schedulers, whatever has a `state_dict`, and torch.Generators.
+        own: what the step keeps from batch to batch.
+    """
     return {
-        "model": training.model.state_dict(),
-        "optimizers": [one.state_dict() for one in optimizers_of(training.optimizer)],
-        "scheduler": None if training.scheduler is None else training.scheduler.state_dict(),
-        "kept": training.state if all(map(_is_plain, training.state.values())) else None,
+        "model": model.state_dict(),
+        "kept": [one.get_state() if _draws(one) else one.state_dict() for one in kept],
+        "own": dict(own) if all(map(_is_plain, own.values())) else None,
         "random": random_state(),
     }
 
 
-def can_put_back(state: Mapping[str, Any]) -> bool:
+def can_put_back(state: Mapping[str, Any], kept: Sequence[Any]) -> bool:
     """Whether all that the training kept is in the file."""
-    return state.get("kept") is not None
+    return state.get("own") is not None and len(state["kept"]) == len(kept)
 
 
-def put_back(state: Mapping[str, Any], training: Training) -> None:
+def put_back(state: Mapping[str, Any], model: nn.Module, kept: Sequence[Any]) -> None:
     """Bring a fresh training to where another one stood."""
-    training.model.load_state_dict(state["model"])
-    for one, saved in zip(optimizers_of(training.optimizer), state["optimizers"], strict=True):
-        one.load_state_dict(saved)
-    if training.scheduler is not None:
-        training.scheduler.load_state_dict(state["scheduler"])
-    training.state.update(state["kept"])
+    model.load_state_dict(state["model"])
+    for one, saved in zip(kept, state["kept"], strict=True):
+        if _draws(one):
+            one.set_state(saved.cpu())
+        else:
+            one.load_state_dict(saved)
     set_random_state(state["random"])
+
+
+def can_be_kept(value: Any) -> bool:
+    """Whether `state_of` knows how to keep it."""
+    return _draws(value) or (hasattr(value, "state_dict") and hasattr(value, "load_state_dict"))
+
+
+def _draws(value: Any) -> bool:
+    return isinstance(value, torch.Generator)
 
 
 def _is_plain(value: Any) -> bool:

@@ -6,7 +6,7 @@ its seeds derive, owes nothing to the number of workers.
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from threading import Event, Thread
@@ -58,41 +58,33 @@ def over(study: optuna.Study) -> bool:
 @contextmanager
 def claimed(study: optuna.Study, store: Store) -> Iterator[Claim | None]:
     """The next trial that waits, held until the end of the scope; None if there is none now."""
-    lock: FileLock | None = None
-    with store.mutex():
-        _fail_those_that_died(study, store)
-        _requeue_lost(study)
-        claim, lock = _take(study, store)
-    try:
-        if claim is None or not store.beats:
-            yield claim
-        else:
-            with _heartbeat(store, claim.trial_id):
-                yield claim
-    finally:
-        if lock is not None:
-            lock.release()
+    with ExitStack() as held:
+        with store.mutex():
+            _fail_those_that_died(study, store)
+            _requeue_lost(study)
+            claim = _take(study, store, held)
+        if claim is not None and store.beats:
+            held.enter_context(_heartbeat(store, claim.trial_id))
+        yield claim
 
 
-def _take(study: optuna.Study, store: Store) -> tuple[Claim | None, FileLock | None]:
+def _take(study: optuna.Study, store: Store, held: ExitStack) -> Claim | None:
+    """The claim; its lock is released with `held`, also if the storage raises meanwhile."""
     storage = store.storage
     for waiting in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-        lock = None
         if not store.beats:
             lock = _lock_of(store, waiting.number)
             if not lock.acquire(wait=False):
                 continue
+            held.callback(lock.release)
         store.beat(waiting._trial_id)  # a claim whose answer is lost is stale one day
         if storage.set_trial_state_values(waiting._trial_id, state=TrialState.RUNNING):
             origin = (retried(waiting) or [waiting.number])[0]
             trial = optuna.Trial(study, waiting._trial_id)
-            claim = Claim(
+            return Claim(
                 trial, waiting._trial_id, waiting.number, origin, dict(waiting.intermediate_values)
             )
-            return claim, lock
-        if lock is not None:
-            lock.release()
-    return None, None
+    return None
 
 
 def _lock_of(store: Store, number: int) -> FileLock:

@@ -8,12 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
-from ris_diag.case import Case, Plan
+from ris_diag.case import Case
 from ris_diag.check import select_checks
 from ris_diag.errors import SearchError
 from ris_diag.graph import tensors_in
 from ris_diag.loop import fit_of
 from ris_diag.places import place_of
+from ris_diag.plan import Plan
 from ris_diag.randomness import seeded
 from ris_diag.runner import Runner
 from ris_diag.search.failure import RUNS

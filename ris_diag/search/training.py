@@ -1,21 +1,30 @@
 """One training of a search: epoch by epoch, with a look at the metric between them."""
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ris_diag.case import Batch, Case, Plan
+from ris_diag.case import Batch, Case
 from ris_diag.context import to_device
 from ris_diag.errors import CaseError
-from ris_diag.loop import StepLoop, as_losses
+from ris_diag.loop import StepLoop, as_losses, optimizers_of
 from ris_diag.places import where
+from ris_diag.plan import Plan
 from ris_diag.randomness import derived_seed, seeded
-from ris_diag.search.checkpoint import can_put_back, load, put_back, save, state_of, writing
+from ris_diag.search.checkpoint import (
+    can_be_kept,
+    can_put_back,
+    load,
+    put_back,
+    save,
+    state_of,
+    writing,
+)
 
 TRAIN_SAMPLES, BATCH = 512, 32  # of a case without `loader`
 VALIDATION_SAMPLES = 256
@@ -86,8 +95,9 @@ def train(
         data_seed: of the training data, the search's own where none is given.
         validation: samples for the metric, the search's own where none are given.
         checkpoint: file that is written behind every epoch, and resumed from where it exists.
-            A loop of the author's own (`Case.fit`) begins anew: its optimiser is its own. So does
-            a step that keeps more than numbers and tensors in `Training.state`.
+            A loop of the author's own (`Case.fit`) resumes if it calls `plan.resume`, and begins
+            anew if it doesn't. So does a step that keeps more than numbers and tensors in
+            `Training.state`.
 
     Raises:
         NotFinite: a loss or the metric is.
@@ -134,48 +144,61 @@ class _Run:
     def _step_by_step(self, model: nn.Module) -> None:
         loop = StepLoop(self.case)
         training = loop.begin(model)
-        state = load(self.checkpoint, self.device) if self.checkpoint else None
-        if state is not None and not can_put_back(state):
-            state = None
-        done = 0
-        if state is not None:
-            done = int(state["epoch"])
-            for _ in range(done):  # a loader's own random state comes to where it was
-                for _ in self.batches:
-                    pass
-            put_back(state, training)
-            self.progression = Progression(list(state["values"]), state["best"])
-            for epoch, value in enumerate(self.progression.values, start=1):
-                self.on_epoch(epoch, value)
+        parts = (*optimizers_of(training.optimizer), training.scheduler)
+        kept = [part for part in parts if part is not None]
+        first = self._taken_up(model, kept, training.state)
         plan = self._plan(self._moved())
-        for epoch in range(done + 1, self.conditions.epochs + 1):
+        for epoch in range(first, self.conditions.epochs + 1):
             self._stop_if_patience_is_over()
             reported = loop.epoch(training, epoch, plan)
             if self.case.step is not None:
                 self.losses.append(torch.tensor(reported.train))
-            self._behind_epoch(model, lambda: state_of(training))
+            self._behind_epoch(model, lambda: state_of(model, kept, training.state))
 
     def _own_loop(self, model: nn.Module) -> None:
         fit = self.case.fit
         if fit is None:
             raise CaseError("the case has no fit")
-        weights = lambda: {"model": model.state_dict()}  # noqa: E731
+        state: Callable[[], dict[str, Any]] | None = None
+
+        def resume(*kept: Any) -> int:
+            nonlocal state
+            _refuse_what_can_not_be_kept(kept)
+            state = lambda: state_of(model, kept, {})  # noqa: E731
+            first = self._taken_up(model, kept, {})
+            self._stop_if_patience_is_over()
+            return first
 
         def served() -> Iterator[Batch]:
             if self.losses:  # the epoch before this one has come to its end
-                self._behind_epoch(model, weights)
+                self._behind_epoch(model, state)
                 self._stop_if_patience_is_over()
             yield from self._moved()
 
-        fit(model, self._plan(_Anew(served)))
+        fit(model, replace(self._plan(_Anew(served)), resume=resume))
         if self.losses:
-            self._behind_epoch(model, weights)
+            self._behind_epoch(model, state)
         if len(self.progression.values) != self.conditions.epochs:
             raise CaseError(
                 f"Case.fit ({where(fit)}) trained {len(self.progression.values)} epochs of "
                 f"{self.conditions.epochs}: go through plan.train plan.epochs times, and call "
                 "plan.on_step in front of every backward pass"
             )
+
+    def _taken_up(self, model: nn.Module, kept: Sequence[Any], own: dict[str, Any]) -> int:
+        """The epoch to begin with, behind those of the checkpoint where there is one."""
+        state = load(self.checkpoint, self.device) if self.checkpoint else None
+        if state is None or not can_put_back(state, kept):
+            return 1
+        for _ in range(state["epoch"]):  # a loader's own random state comes to where it was
+            for _ in self.batches:
+                pass
+        put_back(state, model, kept)
+        own.update(state["own"])
+        self.progression = Progression(list(state["values"]), state["best"])
+        for epoch, value in enumerate(self.progression.values, start=1):
+            self.on_epoch(epoch, value)
+        return int(state["epoch"]) + 1
 
     def _plan(self, batches: Any) -> Plan:
         return Plan(epochs=self.conditions.epochs, train=batches, on_step=self._on_step)
@@ -186,7 +209,7 @@ class _Run:
     def _on_step(self, epoch: int, losses: Any) -> None:
         self.losses.append(as_losses(losses, "plan.on_step").total.detach())
 
-    def _behind_epoch(self, model: nn.Module, state: Callable[[], dict[str, Any]]) -> None:
+    def _behind_epoch(self, model: nn.Module, state: Callable[[], dict[str, Any]] | None) -> None:
         epoch = len(self.progression.values) + 1
         self._refuse_losses_that_are_not_finite(epoch)
         value = metric_of(self.case, model, self.validation)
@@ -197,7 +220,7 @@ class _Run:
                 name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()
             }
         self.progression.values.append(value)
-        if self.checkpoint is not None:
+        if self.checkpoint is not None and state is not None:
             progression = self.progression
             reached = {"epoch": epoch, "values": progression.values, "best": progression.best}
             with writing(self.checkpoint):
@@ -217,6 +240,15 @@ class _Run:
         values = self.progression.values
         if len(values) - self.progression.best_epoch >= self.conditions.patience and values:
             raise _Enough
+
+
+def _refuse_what_can_not_be_kept(kept: Sequence[Any]) -> None:
+    wrong = [f"{type(one).__name__} ({one!r:.40})" for one in kept if not can_be_kept(one)]
+    if wrong:
+        raise CaseError(
+            f"plan.resume: {', '.join(wrong)} has no state_dict and is no torch.Generator; give it "
+            "the optimiser, the scheduler, and whatever else the loop keeps beside the model"
+        )
 
 
 class _Anew:

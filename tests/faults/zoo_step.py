@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.optim import lr_scheduler
 
 from ris_diag import Case, Declared, Progress
-from ris_diag.case import Training
+from ris_diag.plan import Training
 from tests.faults.zoo_parts import (
     LastState,
     classes,

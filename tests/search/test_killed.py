@@ -2,8 +2,12 @@
 
 import multiprocessing
 import os
+import resource
 import signal
+import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +22,16 @@ from ris_diag.search.worker import CHECKPOINT, work
 from tests.search.helpers import begun, order
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one MiB."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(tmp_path)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("this user may not mount a small file system")
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
 
 
 def running(store: Store, name: str) -> list[int]:
@@ -163,6 +177,38 @@ def test_a_journal_that_can_not_be_written_ends_the_worker_and_loses_nothing(
     work(an_order)
     assert judged(study.trials)["COMPLETE"] == 3
     assert all(study.trials[number].state == TrialState.COMPLETE for number in done)
+
+
+def test_a_disk_that_is_really_full(small_disk: Path) -> None:
+    an_order = order(small_disk, pruner="none")
+    study, store = begun(an_order, 3)
+    filler = small_disk / "filler"
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(512))
+    with pytest.raises(SearchError, match=r"can't be written \(No space left on device\)"):
+        work(an_order)
+    filler.unlink()
+    work(an_order)
+    assert judged(study.trials)["COMPLETE"] == 3
+    store.close()
+
+
+def test_a_journal_of_which_half_a_line_is_written(folder: Path) -> None:
+    an_order = order(folder, pruner="none")
+    study, store = begun(an_order, 3)
+    journal = folder / "journal.log"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (journal.stat().st_size + 50, hard))
+    try:
+        with pytest.raises(SearchError, match=r"can't be written \(File too large\)"):
+            work(an_order)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not journal.read_bytes().endswith(b"\n")  # half a line
+    work(an_order)
+    assert judged(study.trials)["COMPLETE"] == 3
+    store.close()
 
 
 def test_a_clock_that_jumps_back_changes_nothing(

@@ -2,16 +2,26 @@
 
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from ris_diag.errors import SearchError
+from model.array import PlanarArray
+from model.blend import BlendSchedule
+from model.case import Reference
+from model.scene import SceneSettings
+from model.train import TrainSettings
+from ris_diag.case import Case
+from ris_diag.errors import CaseError, SearchError
+from ris_diag.plan import Plan
 from ris_diag.search.checkpoint import load, save
 from ris_diag.search.training import Conditions, NotFinite, train
-from tests.search.tiny import breaking, own_loop, tiny
+from tests.search.tiny import breaking, own_loop, own_loop_kept, tiny
 
 CONDITIONS = Conditions(epochs=5, patience=5)
 
@@ -50,11 +60,23 @@ def test_patience_ends_a_training_that_stands_still(factory: object) -> None:
     assert len(train(case, conditions, 1).values) == 3
 
 
-@pytest.mark.parametrize("stopped_at", [1, 3, 4])
+SMALL = Reference(
+    scenes=SceneSettings(array=PlanarArray(n_h=4, n_v=4)),
+    train=TrainSettings(schedule=BlendSchedule(jitter=0.05)),
+    train_scenes=64,
+)
+
+
+@pytest.mark.parametrize("stopped_at", [1, 3, 5])
+@pytest.mark.parametrize(
+    "case",
+    [tiny(hidden=4), own_loop_kept(), SMALL.case()],
+    ids=["steps", "own loop", "reference"],
+)
 def test_a_training_that_is_resumed_gives_the_same_to_the_digit(
-    tmp_path: Path, stopped_at: int
+    tmp_path: Path, case: Case, stopped_at: int
 ) -> None:
-    case, path = tiny(hidden=4), tmp_path / "checkpoint.pt"
+    path = tmp_path / "checkpoint.pt"
     whole = train(case, CONDITIONS, 7)
 
     def stop(epoch: int, value: float) -> None:
@@ -70,12 +92,54 @@ def test_a_training_that_is_resumed_gives_the_same_to_the_digit(
     assert told == [1, 2, 3, 4, 5]  # the epochs behind it are told again
 
 
-def test_a_checkpoint_holds_no_code(tmp_path: Path) -> None:
+def test_a_resumed_training_takes_no_step_twice(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
-    train(tiny(), CONDITIONS, 7, checkpoint=path)
+    steps: list[int] = []
+    case = own_loop_kept()
+    fit = case.fit
+
+    def counted(model: nn.Module, plan: Plan) -> Any:
+        assert fit is not None
+
+        def heard(epoch: int, losses: Any) -> None:
+            steps.append(epoch)
+            plan.on_step(epoch, losses)
+
+        return fit(model, replace(plan, on_step=heard))
+
+    def stop(epoch: int, value: float) -> None:
+        if epoch == 3:
+            raise Interrupted
+
+    case = replace(case, fit=counted)
+    with pytest.raises(Interrupted):
+        train(case, CONDITIONS, 7, on_epoch=stop, checkpoint=path)
+    train(case, CONDITIONS, 7, checkpoint=path)
+    assert steps == [epoch for epoch in (1, 2, 3, 4, 5) for _ in range(4)]
+
+
+def test_another_loop_does_not_resume(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    train(own_loop(), CONDITIONS, 7, checkpoint=path)
+    whole = train(own_loop_kept(), CONDITIONS, 7)
+    assert train(own_loop_kept(), CONDITIONS, 7, checkpoint=path).values == whole.values
+
+
+def test_what_a_loop_keeps_must_be_one_that_can_be_kept(tmp_path: Path) -> None:
+    def fit(model: nn.Module, plan: Plan) -> Any:
+        plan.resume(model, [3])
+
+    with pytest.raises(CaseError, match=r"plan\.resume: list \(\[3\]\) has no state_dict"):
+        train(replace(own_loop(), fit=fit), CONDITIONS, 7, checkpoint=tmp_path / "checkpoint.pt")
+
+
+@pytest.mark.parametrize("case", [tiny(), own_loop_kept()], ids=["steps", "own loop"])
+def test_a_checkpoint_holds_no_code(tmp_path: Path, case: Case) -> None:
+    path = tmp_path / "checkpoint.pt"
+    train(case, CONDITIONS, 7, checkpoint=path)
     state = torch.load(path, weights_only=True)
     assert state["epoch"] == 5
-    assert {"model", "optimizers", "scheduler", "random", "values", "best"} <= state.keys()
+    assert {"model", "kept", "random", "values", "best"} <= state.keys()
 
 
 def test_a_checkpoint_that_can_not_be_read_begins_anew(tmp_path: Path) -> None:

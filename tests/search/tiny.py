@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,33 @@ def own_loop(*, learning_rate: float = 1e-2, momentum: float = 0.5) -> ris_diag.
         name="tiny-own", model=lambda: nn.Linear(4, 1), batch=batch, fit=fit, metric=metric,
         loss=loss, loader=lambda split, seed: Loader(seed, 16),
     )  # fmt: skip
+
+
+def own_loop_kept(*, learning_rate: float = 1e-2, momentum: float = 0.5) -> ris_diag.Case:
+    """The author's own loop, which tells what it keeps: it can be resumed."""
+
+    def fit(model: nn.Module, plan: ris_diag.Plan) -> list[ris_diag.Epoch]:
+        optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate, momentum=momentum)
+        scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.7)
+        noise = torch.Generator().manual_seed(5)
+        history = []
+        for epoch in range(plan.resume(optimizer, scheduler, noise), plan.epochs + 1):
+            for x, y in plan.train:
+                jitter = 0.1 * torch.randn(x.shape, generator=noise)
+                value = nn.functional.mse_loss(model(x + jitter), y)
+                plan.on_step(epoch, value)
+                optimizer.zero_grad()
+                value.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+            scheduler.step()
+            history.append(ris_diag.Epoch(train=value.item()))
+        return history
+
+    return replace(
+        own_loop(),
+        fit=fit,
+        model=lambda: nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.1), nn.Linear(4, 1)),
+    )
 
 
 def picky(*, learning_rate: float = 1e-2, momentum: float = 0.5) -> ris_diag.Case:
