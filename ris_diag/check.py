@@ -139,8 +139,12 @@ def get_check(name: str) -> Check:
     Raises:
         UnknownCheckError: there is none.
     """
-    for entry in all_checks():
-        if name in (entry.id, entry.slug):
+    import ris_diag.checks  # noqa: F401  # registers on import
+
+    if name in _REGISTRY:
+        return _REGISTRY[name]
+    for entry in _REGISTRY.values():
+        if name == entry.slug:
             return entry
     raise _unknown(name)
 

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 TOOLKIT = Path(__file__).resolve().parent
 STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
@@ -22,6 +23,8 @@ WATCHERS = (
 )
 LIBRARIES = {"site-packages", "dist-packages"}  # also those of the user and of other environments
 
+_LINES: WeakKeyDictionary[type, int] = WeakKeyDictionary()
+
 
 def where(function: Any) -> str:
     """file:line of a callable's definition, or its name where Python can't tell."""
@@ -34,12 +37,21 @@ def where(function: Any) -> str:
     if not hasattr(function, "__code__") and not isinstance(function, type):
         function = getattr(function, "__func__", type(function))
     try:
-        path, (_, line) = inspect.getfile(function), inspect.findsource(function)
+        path, line = inspect.getfile(function), _line(function)
     except (OSError, TypeError):
         return getattr(function, "__qualname__", repr(function))
     if not is_users(path):  # a class of torch, a model that was lent
         return str(getattr(function, "__qualname__", function))
     return f"{short_path(path)}:{line + 1}"
+
+
+def _line(function: Any) -> int:
+    """The line of a definition, from 0; for a class inspect reads its whole module anew."""
+    if not isinstance(function, type):
+        return inspect.findsource(function)[1]
+    if function not in _LINES:
+        _LINES[function] = inspect.findsource(function)[1]
+    return _LINES[function]
 
 
 def placed(function: Callable[..., Any], place: str) -> Callable[..., Any]:
@@ -102,7 +114,7 @@ def direct_place() -> str:
         path = frame.f_code.co_filename
         if is_users(path):
             return f"{short_path(path)}:{frame.f_lineno}"
-        if not Path(path).is_relative_to(TOOLKIT) and not path.endswith(OVERRIDES):
+        if not _is_toolkits(path) and not path.endswith(OVERRIDES):
             return ""
         frame = frame.f_back
     return ""
@@ -114,11 +126,18 @@ def made_by_toolkit() -> bool:
     while frame is not None:
         path = frame.f_code.co_filename
         if not _watches(path):
-            return Path(path).is_relative_to(TOOLKIT)
+            return _is_toolkits(path)
         frame = frame.f_back
     return False
 
 
+# By name of the file and cached: they are asked for every operation of a training.
+@cache
+def _is_toolkits(path: str) -> bool:
+    return Path(path).is_relative_to(TOOLKIT)
+
+
+@cache
 def _watches(path: str) -> bool:
     return path.endswith((*OVERRIDES, *map("ris_diag/{}".format, MODES)))
 
