@@ -5,6 +5,7 @@ that pruning saves. Each is a measurement of this machine, not a test.
 """
 
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -22,10 +23,15 @@ TRIALS = 24
 
 
 def searched(
-    folder: Path, workers: int, pruner: str = "none", trials: int = TRIALS, epochs: int = 20
+    folder: Path,
+    workers: int,
+    pruner: str = "none",
+    trials: int = TRIALS,
+    epochs: int = 20,
+    target: str = "tests.search.tiny:tiny",
 ) -> tuple[float, optuna.Study]:
     """Seconds and the study; workers of 0 is this process."""
-    an_order = order(folder, epochs=epochs, patience=epochs, pruner=pruner)
+    an_order = order(folder, target, epochs=epochs, patience=epochs, pruner=pruner)
     study, _ = begun(an_order, trials)
     start = time.perf_counter()
     if workers:
@@ -55,15 +61,16 @@ def main() -> None:
             f"{100 * (seconds - alone) / seconds:.1f} % of epochs of {1000 * alone / epochs:.0f} ms"
         )
         os.environ["TINY_WAIT"] = "0"
-        _, whole = searched(root / "whole", 0)
-        _, pruned = searched(root / "pruned", 0, "hyperband")
-        counts = [sum(len(t.intermediate_values) for t in s.trials) for s in (whole, pruned)]
-        values = [best_trial(s).value for s in (whole, pruned)]
-        print(
-            f"pruning: {counts[1]} of {counts[0]} epochs, "
-            f"{100 * (1 - counts[1] / counts[0]):.0f} % saved; "
-            f"best {values[1]:.5g} against {values[0]:.5g}"
-        )
+        for target in ("tests.search.tiny:noisy", *sys.argv[1:]):
+            _, whole = searched(root / f"{target}-whole", 0, target=target)
+            _, pruned = searched(root / f"{target}-pruned", 0, "hyperband", target=target)
+            counts = [sum(len(t.intermediate_values) for t in s.trials) for s in (whole, pruned)]
+            values = [best_trial(s).value for s in (whole, pruned)]
+            print(
+                f"pruning, {target}: {counts[1]} of {counts[0]} epochs, "
+                f"{100 * (1 - counts[1] / counts[0]):.0f} % saved; "
+                f"best {values[1]:.5g} against {values[0]:.5g}"
+            )
 
 
 if __name__ == "__main__":

@@ -16,10 +16,10 @@ WEIGHTS = torch.tensor([[1.0], [-2.0], [0.5], [3.0]])
 Batch = tuple[Tensor, Tensor]
 
 
-def batch(split: str, seed: int, size: int) -> Batch:
+def batch(split: str, seed: int, size: int, noise: float = 0.0) -> Batch:
     generator = torch.Generator().manual_seed(seed % 2**31)
     x = torch.randn(size, 4, generator=generator)
-    return x, x @ WEIGHTS
+    return x, x @ WEIGHTS + noise * torch.randn(size, 1, generator=generator)
 
 
 def loss(model: nn.Module, batch: Batch, progress: ris_diag.Progress) -> Tensor:
@@ -73,6 +73,22 @@ def tiny(
         scheduler=lambda optimizer: torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.95),
         metric=metric,
         baselines={"zero": lambda batch: batch[1].square().mean()},
+    )
+
+
+def noisy(*, learning_rate: float = 1e-2, momentum: float = 0.5, hidden: int = 4) -> ris_diag.Case:
+    """The same with labels that can't be foretold: no metric is below the variance of the noise."""
+    noise = 0.5
+
+    def loader(split: str, seed: int) -> Loader:
+        served = Loader(seed, 16)
+        served.x, served.y = batch("train", seed, 64, noise)
+        return served
+
+    return replace(
+        tiny(learning_rate=learning_rate, momentum=momentum, hidden=hidden),
+        batch=lambda split, seed, size: batch(split, seed, size, noise),
+        loader=loader,
     )
 
 
