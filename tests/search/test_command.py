@@ -33,14 +33,14 @@ def code_of(digest: str) -> dict[str, Any]:
 
 @pytest.fixture
 def valid(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receipt, "problems_of", lambda path, target, device: [])
+    monkeypatch.setattr(receipt, "problems_of", lambda path, **asked: [])
     monkeypatch.setattr(fingerprint, "fingerprint", lambda target: code_of("1"))
 
 
 def test_without_a_valid_receipt_it_refuses(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def problems(path: Path, target: str, device: str) -> list[str]:
+    def problems(path: Path, target: str, device: str, signers: None) -> list[str]:
         asked.append((path.name, target, device))
         return ["model/loss.py differs", "older than 7 days"]
 
