@@ -194,6 +194,7 @@ def gate(
     """Run the families in their order, write a receipt; exit 0 only if a search is worth it."""
     from rich.console import Console
 
+    from ris_diag.exemptions import advice
     from ris_diag.fingerprint import hashes
     from ris_diag.gate import gate as run_gate
     from ris_diag.gated import Kept
@@ -214,6 +215,9 @@ def gate(
         style = "bold green" if verdict.ready else "bold red"
         seconds = sum(result.seconds for result in verdict.report.results)
         Console().print(f"\n{verdict.text}", style=style, highlight=False)
+        more = advice(runner.subject.case, verdict.report.results)
+        if more:
+            click.echo(more)
         told = f"case {verdict.report.case}, {verdict.report.device}, seed {seed}, {seconds:.0f} s"
         click.echo(told)
         click.echo(f"receipt: {receipt}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import CellType, FunctionType, MethodType
 from typing import Any
 
+import torch
 from torch import nn, optim
 
 from ris_diag.case import Case
@@ -40,7 +41,7 @@ class _Data:
         self.inside: list[int] = []
 
     def of(self, value: Any) -> Any:
-        if isinstance(value, enum.Enum | Path):
+        if isinstance(value, enum.Enum | Path | torch.dtype | torch.device):
             return str(value)
         if value is None or isinstance(value, str | int | float):
             return plain(value)
@@ -67,18 +68,12 @@ class _Data:
             return {f"{value.__module__}.{value.__qualname__}": self.of(value.__self__)}
         if isinstance(value, FunctionType):
             return self._function(value)
-        if _is_settings(value):
+        if _is_settings(value) or isinstance(value, Lent):
             name = type(value).__qualname__
             if id(value) in self.shown:
                 return f"{name} as above"
             self.shown[id(value)] = value
-            return {name: {item.name: self.of(getattr(value, item.name)) for item in fields(value)}}
-        if isinstance(value, Lent):
-            if id(value) in self.shown:
-                return "as above"
-            self.shown[id(value)] = value
-            size = getattr(value.loader, "batch_size", None)
-            return self.of([value.model, value.loss_fn, value.optimizer, {"batch_size": size}])
+            return {"type": name, **{key: self.of(held) for key, held in _held(value).items()}}
         if isinstance(value, nn.Module | optim.Optimizer):
             return re.sub(r" at 0x[0-9a-f]+", "", repr(value))  # layers and settings, no weights
         kind = value if isinstance(value, type) else type(value)
@@ -105,6 +100,14 @@ def _shortened(items: list[Any]) -> Any:
 
 def _is_settings(value: Any) -> bool:
     return is_dataclass(value) and not isinstance(value, type)
+
+
+def _held(value: Any) -> dict[str, Any]:
+    """What settings hold, or what was lent to a case; of a loader its batch size."""
+    if isinstance(value, Lent):
+        parts = {key: getattr(value, key) for key in ("model", "loss_fn", "optimizer")}
+        return {**parts, "batch_size": getattr(value.loader, "batch_size", None)}
+    return {item.name: getattr(value, item.name) for item in fields(value)}
 
 
 def _is_constant(name: str, value: Any) -> bool:
