@@ -251,7 +251,8 @@ class Case:
             that of its file; for data that are kept and not simulated.
         declared: weights and schedule as the author declares them.
         expected_failures: check ID to the reason why it is known to fail. Strict: a pass fails.
-        exempt: check ID to the reason why this case isn't meant to keep it. It does not run.
+        exempt: what this case isn't meant to keep, to the reason: checks by ID, slug, prefix or
+            family, which don't run, or a part that it doesn't have, "covariance".
         restore: () -> None; puts back what `model` and `optimizer` lent, behind every check.
         thresholds: "ID.name" to an `Override`.
     """
@@ -348,8 +349,8 @@ class Case:
 
         "loop" is whatever trains on batches that it is given: `fit`, `step` with `optimizer`, or
         `loss` with `optimizer`. "run" is a loop or `main`, "prediction" is `predict`, also that of
-        `covariance`, or what `loss` gets from the model. "served" is `loader`, or that of `from_xy`. "ranks" is no part of a case: who runs
-        the checks has them or not.
+        `covariance`, or what `loss` gets from the model. "served" is `loader`, or that of
+        `from_xy`. "ranks" is no part of a case: who runs the checks has them or not.
         """
         if part == "ranks":
             return False

@@ -18,7 +18,6 @@ from ris_diag.errors import RisDiagError
 from ris_diag.search.command import hpo
 
 if TYPE_CHECKING:
-    from ris_diag.gate import Verdict
     from ris_diag.result import Report, Result
     from ris_diag.runner import Runner
 

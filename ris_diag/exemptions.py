@@ -77,9 +77,10 @@ def _problem(case: Case, name: str) -> str:
     if name in parts:
         return f"exempt[{name!r}]: the case has this part, so what needs it runs"
     families = [family.name for family in FAMILIES]
-    known = [n for check in all_checks() for n in (check.id, check.slug)] + families
+    known = [n for check in all_checks() for n in (check.id, check.slug)]
+    meant = nearest(str(name), [*known, *families, *sorted(parts)])
     return (
-        f"exempt[{name!r}] names nothing that exists{nearest(str(name), [*known, *sorted(parts)])}; "
+        f"exempt[{name!r}] names nothing that exists{meant}; "
         f"expected an ID, a slug, a prefix of IDs, a family ({', '.join(families)}) or a part "
         "that the case doesn't have"
     )

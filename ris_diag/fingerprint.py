@@ -66,10 +66,11 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         said = [f"{word}: {listed(sorted(names), 5)}" for word, names in words.items() if names]
         if said:
             found.append(f"other {part} ({'; '.join(said)})")
-    for part in ("target", "device"):
-        if then.get(part) != now[part]:
-            found.append(f"other {part} (made for {then.get(part)}, asked for {now[part]})")
-    return found
+    return found + [
+        f"other {part} (made for {then.get(part)}, asked for {now[part]})"
+        for part in ("target", "device")
+        if then.get(part) != now[part]
+    ]
 
 
 def other_commit(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -89,7 +89,8 @@ def reasons_against(results: Iterable[Result]) -> list[str]:
 def lets_through(result: Result) -> bool:
     """A declaration lets a check through, but nobody can declare the verdict itself away.
 
-    Where O003 isn't meant, `reasons_against` asks O004 in its place. What takes CUDA is no condition of a gate on the CPU.
+    Where O003 is exempt, `reasons_against` asks O004 in its place. What takes CUDA is no condition
+    of a gate on the CPU.
     """
     declared = bool(result.expected or result.exempt)
     elsewhere = result.status == "skip" and result.cause == (get_check(result.id).needs_gpu or None)

@@ -66,20 +66,21 @@ def _files(name: str, path: list[str]) -> list[tuple[Path, str]]:
 
 def _spec(name: str, locations: list[str] | None) -> ModuleSpec | None:
     """Where a module lies, also by the word of other finders, as those of editable installs."""
-    others = (finder for finder in sys.meta_path if finder is not PathFinder)
-    asked = (finder.find_spec(name, locations) for finder in (PathFinder, *others))
+    finders = sorted(sys.meta_path, key=lambda finder: finder is not PathFinder)  # it first
+    asked = (finder.find_spec(name, locations) for finder in finders)
     return next((spec for spec in asked if spec is not None), None)
 
 
 def _parsed(file: Path) -> ast.AST:
     """The code of a file; of one that isn't Python nothing."""
+    nothing = ast.Module(body=[], type_ignores=[])
     if file.suffix != ".py":
-        return ast.Module()
+        return nothing
     try:
         with warnings.catch_warnings(action="ignore"):  # they show when it is imported
             return ast.parse(file.read_bytes(), str(file))
     except (SyntaxError, ValueError):
-        return ast.Module()  # its hash counts all the same
+        return nothing  # its hash counts all the same
 
 
 def _settings(tree: ast.AST, folder: Path) -> Iterable[Path]:
