@@ -62,7 +62,9 @@ class Kept:
                 make_folder(self.path.parent)
             write_receipt(self.path, verdict, made_for, key=self.key)
         except OSError as error:
-            raise ReceiptError(f"the receipt {self.path}: {error.strerror}") from error
+            raise ReceiptError(
+                f"the receipt {self.path}: {error.strerror}; --receipt FILE names another place"
+            ) from error
 
 
 def _edited(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

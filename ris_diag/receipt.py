@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from ris_diag.errors import CaseError, UnknownCheckError
+from ris_diag.check import all_checks
+from ris_diag.errors import CaseError
 from ris_diag.fingerprint import differences, fingerprint, other_commit, project_root
 from ris_diag.gate import Verdict, reasons_against
 from ris_diag.result import Result, plain, write_atomically
@@ -155,8 +156,10 @@ def _about_itself(content: Mapping[str, Any]) -> list[str]:
         report = content["report"]
         results = [Result(**entry) for entry in report["results"]]
         complete = report["complete"]
+        if {result.id for result in results} - {check.id for check in all_checks()}:
+            return ["it has results of checks that this version doesn't know"]
         reasons = reasons_against(results)
-    except (KeyError, TypeError, AttributeError, UnknownCheckError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         return [f"its results can't be read ({type(error).__name__}: {error})"]
     if complete is not True:
         return ["the gate is still at work, or didn't come to its end"]

@@ -23,7 +23,7 @@ def sign(content: str, key: Path) -> str:
     return done.stdout
 
 
-def signer_problem(content: str, signature: str | None, signers: Path) -> str:
+def signer_problem(content: str, signature: object, signers: Path) -> str:
     """Why nobody in an allowed signers file vouches for a content; "" where somebody does.
 
     Raises:
@@ -33,7 +33,7 @@ def signer_problem(content: str, signature: str | None, signers: Path) -> str:
         raise SignatureError(
             f"--signers {signers}: expected a file of allowed signers, as ssh-keygen reads it"
         )
-    if signature is None:
+    if not isinstance(signature, str):
         return "not signed: run the gate with --sign KEY"
     with tempfile.NamedTemporaryFile("w", suffix=".sig") as file:
         file.write(signature)
