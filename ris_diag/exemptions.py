@@ -55,9 +55,9 @@ def advice(case: Case, results: Iterable[Result]) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """What may have been meant, ", did you mean 'x'?"; "" if nothing is like it."""
+    """What may have been meant, " (did you mean 'x'?)"; "" if nothing is like it."""
     close = get_close_matches(name, list(known), n=3, cutoff=0.5)
-    return f", did you mean {' or '.join(map(repr, close))}?" if close else ""
+    return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
 
 
 def _checks_of(case: Case, name: str) -> list[Check]:
@@ -78,7 +78,8 @@ def _problem(case: Case, name: str) -> str:
         return f"exempt[{name!r}]: the case has this part, so what needs it runs"
     families = [family.name for family in FAMILIES]
     known = [n for check in all_checks() for n in (check.id, check.slug)]
-    meant = nearest(str(name), [*known, *families, *sorted(parts)])
+    whole = sorted(part for part in parts if "." not in part)
+    meant = nearest(str(name), [*known, *families, *whole])
     return (
         f"exempt[{name!r}] names nothing that exists{meant}; "
         f"expected an ID, a slug, a prefix of IDs, a family ({', '.join(families)}) or a part "
