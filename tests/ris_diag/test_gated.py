@@ -97,15 +97,24 @@ def test_the_project_is_the_same_from_a_folder_inside_of_it(
 
 
 @pytest.mark.usefixtures("easy")
-def test_git_does_not_see_the_receipt(project: Path) -> None:
+def test_git_does_not_see_the_receipt_and_what_it_sees_is_told(project: Path) -> None:
     def git(*words: str) -> str:
         done = subprocess.run(["git", *words], capture_output=True, text=True, check=True)
         return done.stdout
 
     git("init", "-q")
-    before = git("status", "--porcelain")
+    (project / ".gitignore").write_text("__pycache__\n")
+    git("add", ".")
+    git("-c", "user.name=a", "-c", "user.email=a@example.com", "commit", "-qm", "first")
     assert ris_diag("gate").exit_code == 0
-    assert git("status", "--porcelain") == before
+    assert git("status", "--porcelain", "--", ".ris-diag") == ""
+    (project / "NEWS").touch()
+    first = git("rev-parse", "HEAD")[:12]
+    run = ris_diag("verify")
+    assert run.exit_code == 0
+    assert run.output.splitlines()[1:] == [
+        f"  made at commit {first}, now at commit {first} with changes"
+    ]
 
 
 @pytest.mark.usefixtures("easy")
