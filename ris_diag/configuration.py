@@ -20,17 +20,17 @@ from ris_diag.places import is_users
 from ris_diag.result import plain
 
 LONG = 100  # a sequence that is longer is data: its hash says whether it changed
+SHORT = 12  # characters of a text that a function holds; a longer one may be a password
+DECLARED = ("name", "declared", "exempt", "expected_failures", "thresholds")
 
 
 def configuration(case: Case) -> dict[str, Any]:
     """Every part of a case as plain data, with closures and constants of its functions."""
-    data = _Data()
-    return {item.name: data.of(getattr(case, item.name)) for item in fields(case)}
-
-
-def as_data(value: Any) -> Any:
-    """A value as JSON can hold it; of what is no plain data the name of its type."""
-    return _Data().of(value)
+    data, found = _Data(), {}
+    for item in fields(case):
+        data.clear = item.name in DECLARED
+        found[item.name] = data.of(getattr(case, item.name))
+    return found
 
 
 class _Data:
@@ -39,10 +39,13 @@ class _Data:
     def __init__(self) -> None:
         self.shown: dict[int, Any] = {}  # keeps them alive: an id may not be given twice
         self.inside: list[int] = []
+        self.clear = False  # whether long texts are shown, or their hashes
 
     def of(self, value: Any) -> Any:
         if isinstance(value, enum.Enum | Path | torch.dtype | torch.device):
             return str(value)
+        if isinstance(value, str) and len(value) > SHORT and not self.clear:
+            return f"text, sha256 {hashlib.sha256(value.encode()).hexdigest()[:16]}"
         if value is None or isinstance(value, str | int | float):
             return plain(value)
         if id(value) in self.inside:
@@ -62,7 +65,7 @@ class _Data:
             return _shortened([self.of(item) for item in value])
         if isinstance(value, functools.partial):
             return {"partial": self.of(value.func), "of": self.of([value.args, value.keywords])}
-        if hasattr(value, "ris_place"):
+        if isinstance(value, FunctionType) and hasattr(value, "ris_place"):
             return self.of(inspect.unwrap(value))  # the place has a line, and a working folder
         if isinstance(value, MethodType):
             return {f"{value.__module__}.{value.__qualname__}": self.of(value.__self__)}

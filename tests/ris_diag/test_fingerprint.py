@@ -1,5 +1,6 @@
 """What a fingerprint covers: every source of a case, what its functions hold, where git stands."""
 
+import functools
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 import ris_diag
-from ris_diag.configuration import as_data, configuration
+from ris_diag.configuration import configuration
 from ris_diag.fingerprint import commit, differences, fingerprint, other_commit
 from tests.expected import COUNT
 
@@ -154,6 +155,19 @@ def test_settings_that_a_file_gave_are_told_as_they_were(app: Path) -> None:
     assert said.endswith(".rate, 0.1 then, 0.2 now)")
 
 
+def test_a_secret_that_a_function_holds_is_not_written() -> None:
+    def make(token: str) -> str:
+        def model() -> str:
+            return token
+
+        return json.dumps(held(model=model))
+
+    assert "ghp_0123456789abcdef" not in make("ghp_0123456789abcdef")
+    assert make("ghp_0123456789abcdef") != make("ghp_0123456789abcdee")
+    assert '"relu"' in make("relu")
+    assert "a reason of some length" in json.dumps(held(exempt={"L001": "a reason of some length"}))
+
+
 @pytest.mark.parametrize(
     "part",
     [
@@ -181,6 +195,10 @@ def test_a_model_that_was_lent_is_known_by_its_layers_not_by_its_weights() -> No
     assert lent() != lent(width=3)
     assert lent() != lent(rate=0.2)
     assert lent() != lent(size=2)
+
+
+def as_data(value: object) -> Any:
+    return held(model=functools.partial(print, value))["model"]["of"][0][0]
 
 
 def test_data_of_what_is_deep_long_or_holds_itself() -> None:
