@@ -45,4 +45,4 @@ docs: setup
 	$(PY) -m tests.faults.reports
 
 clean:
-	rm -rf .venv dist .mypy_cache .pytest_cache .ruff_cache .benchmarks
+	rm -rf .venv dist .mypy_cache .pytest_cache .ruff_cache .ris-diag .benchmarks

@@ -106,6 +106,7 @@ EITHER = {
     "prediction": "Case.predict (or Case.loss)",
     "loop": "Case.fit (or Case.optimizer with Case.loss or Case.step)",
     "run": "Case.fit with Case.model and Case.batch (or another training, or Case.main)",
+    "served": "Case.loader (or Case.from_xy)",
     "ranks": "torchrun --nproc-per-node=2",
 }
 
@@ -176,7 +177,8 @@ class Case:
             that of its file; for data that are kept and not simulated.
         declared: weights and schedule as the author declares them.
         expected_failures: check ID to the reason why it is known to fail. Strict: a pass fails.
-        exempt: check ID to the reason why this case isn't meant to keep it. It does not run.
+        exempt: what this case isn't meant to keep, to the reason: checks by ID, slug, prefix or
+            family, which don't run, or a part that it doesn't have, "covariance".
         restore: () -> None; puts back what `model` and `optimizer` lent, behind every check.
         thresholds: "ID.name" to an `Override`.
     """
@@ -273,8 +275,8 @@ class Case:
 
         "loop" is whatever trains on batches that it is given: `fit`, `step` with `optimizer`, or
         `loss` with `optimizer`. "run" is a loop or `main`, "prediction" is `predict`, also that of
-        `covariance`, or what `loss` gets from the model. "ranks" is no part of a case: who runs
-        the checks has them or not.
+        `covariance`, or what `loss` gets from the model. "served" is `loader`, or that of
+        `from_xy`. "ranks" is no part of a case: who runs the checks has them or not.
         """
         if part == "ranks":
             return False
@@ -288,6 +290,10 @@ class Case:
                 or self.offers("covariance.predict")
                 or (self.model is not None and self.loss is not None)
             )
+        if part == "served":
+            from ris_diag.lent import lent_to
+
+            return self.loader is not None or lent_to(self) is not None
         if part == "run":
             return self.main is not None or all(map(self.offers, ("model", "batch", "loop")))
         value: Any = self

@@ -162,15 +162,18 @@ def select_checks(
     return [c for c in all_checks() if c.id in wanted - unwanted]
 
 
+def named(name: str) -> list[Check]:
+    """Checks that a name stands for: an ID, a prefix of IDs, a slug or a family; maybe none."""
+    return [c for c in all_checks() if c.id.startswith(name) or name in (c.family, c.slug)]
+
+
 def _matching(names: str | Iterable[str]) -> set[str]:
     found: set[str] = set()
     for name in split_names(names):
-        matches = {
-            c.id for c in all_checks() if c.id.startswith(name) or name in (c.family, c.slug)
-        }
+        matches = named(name)
         if not matches:
             raise _unknown(name)
-        found |= matches
+        found |= {check.id for check in matches}
     return found
 
 

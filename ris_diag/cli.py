@@ -18,7 +18,6 @@ from ris_diag.errors import RisDiagError
 from ris_diag.search.command import hpo
 
 if TYPE_CHECKING:
-    from ris_diag.gate import Verdict
     from ris_diag.result import Report, Result
     from ris_diag.runner import Runner
 
@@ -175,7 +174,11 @@ def data(
 @click.option("--keep-going", is_flag=True, help="Run all families, whatever fails.")
 @click.option(
     "--receipt", type=click.Path(dir_okay=False, path_type=Path), callback=_in_a_folder,
-    help="Write to this file what `ris-diag verify` and `ris-diag hpo` ask for.",
+    help="What `verify` and `hpo` ask for; default: .ris-diag/receipt.json of the project.",
+)  # fmt: skip
+@click.option(
+    "--sign", "key", type=click.Path(path_type=Path), metavar="KEY",
+    help="Sign the receipt with a private key of OpenSSH.",
 )  # fmt: skip
 def gate(
     case: str | None,
@@ -185,60 +188,73 @@ def gate(
     json_file: Path | None,
     keep_going: bool,
     receipt: Path | None,
+    key: Path | None,
 ) -> None:
-    """Run the families in their order; exit 0 only if a search is worth it."""
+    """Run the families in their order, write a receipt; exit 0 only if a search is worth it."""
     from rich.console import Console
 
-    from ris_diag.fingerprint import fingerprint
+    from ris_diag.exemptions import advice
+    from ris_diag.fingerprint import hashes
     from ris_diag.gate import gate as run_gate
+    from ris_diag.gated import Kept
+    from ris_diag.receipt import default_receipt
 
     name, target = _device(device, gpu), _target(case)
-    # In front of the checks: what is edited while they run wasn't judged.
-    made_for = fingerprint(target, device=name) if receipt is not None else {}
+    receipt = receipt or default_receipt()
+    loaded_from = {} if _is_quiet() else hashes(target)
     with _runner(target, name, seed) as runner:
-        verdict = run_gate(runner, _print_result, keep_going=keep_going)
+        run = partial(run_gate, runner, _print_result, keep_going=keep_going)
+        if _is_quiet():  # the receipt is rank 0's
+            verdict = run()
+        else:
+            kept = Kept(path=receipt, target=target, loaded_from=loaded_from, key=key)
+            verdict = kept.run(runner, run)
         _print_report(verdict.report)
         _write(verdict.report, json_file)
-        _hand_out(receipt, verdict, made_for)
         style = "bold green" if verdict.ready else "bold red"
         seconds = sum(result.seconds for result in verdict.report.results)
         Console().print(f"\n{verdict.text}", style=style, highlight=False)
+        more = advice(runner.subject.case, verdict.report.results)
+        if more:
+            click.echo(more)
         told = f"case {verdict.report.case}, {verdict.report.device}, seed {seed}, {seconds:.0f} s"
         click.echo(told)
+        click.echo(f"receipt: {receipt}")
     if not verdict.ready:
         raise SystemExit(CLOSED)
 
 
 @main.command()
-@click.argument("receipt", type=click.Path(path_type=Path), metavar="RECEIPT")
+@click.argument("receipt", type=click.Path(path_type=Path), required=False, metavar="[RECEIPT]")
 @click.option("--case", metavar="PKG.MOD:FACTORY|FILE.py", help="As for the gate.")
 @click.option("--gpu", is_flag=True, help="Short for --device cuda.")
 @click.option("--device", help="For which it was made; default: cpu.")
 @click.option("--max-age", metavar="24h", help="30m, 24h, 7d: an older one isn't valid.")
+@click.option(
+    "--signers", type=click.Path(path_type=Path), metavar="FILE",
+    help="Allowed signers, as ssh-keygen reads them: one of them must have signed it.",
+)  # fmt: skip
 def verify(
-    receipt: Path, case: str | None, gpu: bool, device: str | None, max_age: str | None
+    receipt: Path | None,
+    case: str | None,
+    gpu: bool,
+    device: str | None,
+    max_age: str | None,
+    signers: Path | None,
 ) -> None:
     """Tell whether a gate's receipt is valid for a case as it is now; exit 1 where it isn't."""
-    from ris_diag.receipt import problems_of
+    from ris_diag.receipt import default_receipt, judged
 
     name = _device_name(device, gpu)  # it needn't be there: a receipt can be read anywhere
-    problems = problems_of(receipt, target=_target(case), device=name, max_age=_duration(max_age))
+    target, path = _target(case), receipt or default_receipt()
+    age = _duration(max_age)
+    problems, git = judged(path, target=target, device=name, max_age=age, signers=signers)
+    lines = [f"{path}: not valid" if problems else f"{path}: valid for {target} on {name}"]
+    click.echo("\n".join([*lines, *(f"  {line}" for line in problems)]))
+    if git:
+        click.echo(f"  {git}")
     if problems:
-        click.echo("\n".join([f"{receipt}: not valid", *(f"  {line}" for line in problems)]))
         raise SystemExit(CLOSED)
-    click.echo(f"{receipt}: valid for {_target(case)} on {name}")
-
-
-def _hand_out(receipt: Path | None, verdict: "Verdict", made_for: dict[str, Any]) -> None:
-    """Write the receipt, also of a closed gate: an older one must not stand for it."""
-    from ris_diag.receipt import write_receipt
-
-    if receipt is None or _is_quiet():
-        return
-    try:
-        write_receipt(receipt, verdict, made_for)
-    except OSError as error:
-        raise _Refused(f"--receipt {receipt}: {error.strerror}") from error
 
 
 def _duration(text: str | None) -> timedelta | None:

@@ -35,3 +35,11 @@ class SearchError(RisDiagError):
 
 class DeviceError(RisDiagError):
     """The device asked for isn't there."""
+
+
+class SignatureError(RisDiagError):
+    """A receipt can't be signed, or signatures can't be read here."""
+
+
+class ReceiptError(RisDiagError):
+    """A receipt can't be written."""

@@ -10,7 +10,8 @@ from ris_diag.result import Report, Result
 from ris_diag.runner import Runner
 
 READY = "READY FOR FULL HPO"
-WORTH_A_SEARCH = "O003"
+# The verdict itself, and what stands for it in a training that estimates no covariances.
+WORTH_A_SEARCH, BEYOND_FREE = "O003", "O004"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,12 @@ def gate(
 def reasons_against(results: Iterable[Result]) -> list[str]:
     """Why the gate stays closed: in every doubt, also if a check is missing or doesn't apply."""
     results = list(results)
-    closed = [result for result in results if not lets_through(result)]
+    judged = any(map(_beats_what_is_free, results))
+    closed = [
+        result
+        for result in results
+        if not (lets_through(result) or (judged and result.id == WORTH_A_SEARCH and result.exempt))
+    ]
     skipped = [r.id for r in closed if r.status == "skip" and not (r.expected or r.exempt)]
     uninstalled = [name for name in skipped if get_check(name).missing_extra]
     unfit = [name for name in skipped if name not in uninstalled]
@@ -64,6 +70,11 @@ def reasons_against(results: Iterable[Result]) -> list[str]:
     reasons = []
     if failed:
         reasons.append(f"{', '.join(failed)} not passed")
+    if any(result.id == WORTH_A_SEARCH and result.exempt for result in closed):
+        reasons.append(
+            f"{WORTH_A_SEARCH} is exempt, so {BEYOND_FREE} has to pass, with at least one entry in "
+            "Case.baselines"
+        )
     if unfit:
         reasons.append(f"{listed(unfit, 6)} do not apply to this case, which lacks parts they need")
     if uninstalled:
@@ -78,8 +89,14 @@ def reasons_against(results: Iterable[Result]) -> list[str]:
 def lets_through(result: Result) -> bool:
     """A declaration lets a check through, but nobody can declare the verdict itself away.
 
-    What takes CUDA is no condition of a gate on the CPU.
+    Where O003 is exempt, `reasons_against` asks O004 in its place. What takes CUDA is no condition
+    of a gate on the CPU.
     """
     declared = bool(result.expected or result.exempt)
     elsewhere = result.status == "skip" and result.cause == (get_check(result.id).needs_gpu or None)
     return result.status == "pass" or elsewhere or (declared and result.id != WORTH_A_SEARCH)
+
+
+def _beats_what_is_free(result: Result) -> bool:
+    passed = result.id == BEYOND_FREE and result.status == "pass"
+    return passed and "best_baseline" in result.measurements

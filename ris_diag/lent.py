@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from inspect import unwrap
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ris_diag.case import Batch
+from ris_diag.case import Batch, Case
 from ris_diag.errors import CaseError
 from ris_diag.graph import map_leaves
 from ris_diag.places import calling_place, placed
@@ -123,6 +124,12 @@ class Lent:
         """model(x)."""
         prediction: Tensor = model(batch[0])
         return prediction
+
+
+def lent_to(case: Case) -> Lent | None:
+    """Where a script's own loaders stand behind a case: what holds them."""
+    owner = None if case.batch is None else getattr(unwrap(case.batch), "__self__", None)
+    return owner if isinstance(owner, Lent) else None
 
 
 @contextmanager

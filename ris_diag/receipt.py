@@ -7,24 +7,48 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from ris_diag.check import all_checks
 from ris_diag.errors import CaseError
-from ris_diag.fingerprint import COMPARED, fingerprint
+from ris_diag.fingerprint import differences, fingerprint, other_commit, project_root
 from ris_diag.gate import Verdict, reasons_against
-from ris_diag.measure import listed
 from ris_diag.result import Result, plain, write_atomically
+from ris_diag.signature import sign, signer_problem
 
-KIND, SCHEMA_VERSION = "ris-diag gate receipt", 1
+KIND, SCHEMA_VERSION = "ris-diag gate receipt", 2
 SLACK = timedelta(minutes=5)  # between the clocks of two machines
+FOLDER, SIGNATURE = ".ris-diag", "signature"
 
 
-def write_receipt(path: str | Path, verdict: Verdict, made_for: Mapping[str, Any]) -> None:
+def default_receipt() -> Path:
+    """Where the receipt lies if nobody names a file, relative to the working folder if inside."""
+    path = project_root() / FOLDER / "receipt.json"
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def make_folder(folder: Path) -> None:
+    """The folder of the default receipt, which git doesn't see, as those of pytest and ruff.
+
+    Raises:
+        OSError: it can't be made.
+    """
+    folder.mkdir(exist_ok=True)
+    ignore = folder / ".gitignore"
+    if not ignore.exists():
+        write_atomically(ignore, "*\n")
+
+
+def write_receipt(
+    path: str | Path, verdict: Verdict, made_for: Mapping[str, Any], *, key: Path | None = None
+) -> None:
     """Write a receipt at once or not at all, whatever the verdict.
 
     Args:
         made_for: the fingerprint from before the checks ran.
+        key: private key of OpenSSH; its signature stands in the receipt.
 
     Raises:
         OSError: the folder doesn't exist or can't be written; an older file is untouched.
+        SignatureError: the key can't sign; an older file is untouched.
     """
     content = {
         "kind": KIND,
@@ -35,53 +59,65 @@ def write_receipt(path: str | Path, verdict: Verdict, made_for: Mapping[str, Any
         "fingerprint": made_for,
         "report": verdict.report.to_json(),
     }
-    write_atomically(path, _sealed(plain(content)))
+    sealed = _sealed(plain(content))
+    if key is not None:
+        sealed[SIGNATURE] = sign(_text(sealed), key)
+    write_atomically(path, _text(sealed))
 
 
 def problems_of(
-    path: str | Path, *, target: str, device: str, max_age: timedelta | None = None
+    path: str | Path,
+    *,
+    target: str,
+    device: str,
+    max_age: timedelta | None = None,
+    signers: Path | None = None,
 ) -> list[str]:
     """Why a receipt isn't valid for a case as it is now; empty where it is.
 
     The hash in it tells a damaged file from a whole one, and a hand that changes it from one that
-    doesn't know how: who wants to can compute it anew.
+    doesn't know how: who wants to can compute it anew. A signature can't be.
+
+    Args:
+        max_age: an older one isn't valid.
+        signers: a file of allowed signers of OpenSSH; one of them must have signed it.
+
+    Raises:
+        SignatureError: signatures can't be read here.
     """
+    return judged(path, target=target, device=device, max_age=max_age, signers=signers)[0]
+
+
+def judged(
+    path: str | Path,
+    *,
+    target: str,
+    device: str,
+    max_age: timedelta | None = None,
+    signers: Path | None = None,
+) -> tuple[list[str], str]:
+    """The problems, and what a reader wants to know beside them: where git stood."""
     try:
         content = _opened(Path(path).read_bytes())
     except OSError as error:
-        return [f"{path}: {error.strerror}"]
+        return [f"{path}: {error.strerror}"], ""
     except ValueError as error:
-        return [f"{path}: {error}"]
-    problems = _about_itself(content) + _about_age(content["made_at"], max_age)
+        return [f"{path}: {error}"], ""
+    problems = _about_itself(content) + _about_age(content.get("made_at"), max_age)
+    if signers is not None:
+        signature = content.pop(SIGNATURE, None)
+        problems += filter(None, [signer_problem(_text(content), signature, signers)])
     try:
         now = fingerprint(target, device=device)
     except CaseError as error:
-        return [*problems, str(error)]
-    return problems + differences(content["fingerprint"], now)
+        return [*problems, str(error)], ""
+    then = content.get("fingerprint", {})
+    return problems + differences(then, now), other_commit(then, now)
 
 
-def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What is other than it was, part by part; the commit alone isn't, where no file differs."""
-    found = []
-    for part in COMPARED:
-        before, after = then.get(part, {}), now[part]
-        changed = [k for k in before if k in after and before[k] != after[k]]
-        words = {
-            "changed": changed,
-            "gone": [k for k in before if k not in after],
-            "new": [k for k in after if k not in before],
-        }
-        said = [f"{word}: {listed(sorted(names), 5)}" for word, names in words.items() if names]
-        if said:
-            found.append(f"other {part} ({'; '.join(said)})")
-    if then.get("device") != now["device"]:
-        found.append(f"made on {then.get('device')}, asked for {now['device']}")
-    return found
-
-
-def _sealed(content: Mapping[str, Any]) -> str:
+def _sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     digest = hashlib.sha256(_text(content).encode()).hexdigest()
-    return _text({**content, "sha256": digest})
+    return {**content, "sha256": digest}
 
 
 def _text(content: Mapping[str, Any]) -> str:
@@ -103,9 +139,10 @@ def _opened(raw: bytes) -> dict[str, Any]:
     if content.get("schema_version") != SCHEMA_VERSION:
         found = content.get("schema_version")
         raise ValueError(f"schema {found!r}, expected {SCHEMA_VERSION}: run the gate anew")
-    body = {key: value for key, value in content.items() if key != "sha256"}
+    body = {key: value for key, value in content.items() if key not in ("sha256", SIGNATURE)}
+    signature = {key: content[key] for key in (SIGNATURE,) if key in content}
     try:
-        whole = _sealed(body).encode() == raw
+        whole = _text({**_sealed(body), **signature}).encode() == raw
     except ValueError:
         whole = False
     if not whole:
@@ -119,16 +156,18 @@ def _about_itself(content: Mapping[str, Any]) -> list[str]:
         report = content["report"]
         results = [Result(**entry) for entry in report["results"]]
         complete = report["complete"]
+        if {result.id for result in results} - {check.id for check in all_checks()}:
+            return ["it has results of checks that this version doesn't know"]
         reasons = reasons_against(results)
     except (KeyError, TypeError, AttributeError) as error:
         return [f"its results can't be read ({type(error).__name__}: {error})"]
-    problems = [f"the gate was closed: {reason}" for reason in reasons]
+    if complete is not True:
+        return ["the gate is still at work, or didn't come to its end"]
     if not results:
-        problems = ["no check was run"]
-    if not complete:
-        problems.append("the run didn't come to its end")
+        return ["no check was run"]
+    problems = [f"the gate was closed: {reason}" for reason in reasons]
     if content.get("ready") is not True and not problems:
-        problems.append("it doesn't say that the gate was open")
+        problems.append(f"the gate was closed: {content.get('verdict')}")
     return problems
 
 

@@ -16,6 +16,7 @@ from ris_diag.check import Check, get_check, select_checks
 from ris_diag.context import Context, Subject
 from ris_diag.cuda import OnCard, usable_device
 from ris_diag.errors import CaseError, MissingSplitError, NotCoveredError
+from ris_diag.exemptions import exemptions, nearest
 from ris_diag.places import place_of
 from ris_diag.progress import ProgressFactory, silent
 from ris_diag.result import Card, Finding, Report, Result, Status
@@ -56,6 +57,7 @@ class Runner:
         if not isinstance(case, Case):
             raise CaseError(f"expected a ris_diag.Case, not {type(case).__name__}: {case!r:.80}")
         _refuse_unknown_names(case)
+        self._exempt = exemptions(case)
         program = "ris-diag"
         if ranks is not None:
             program = f"torchrun --nproc-per-node={ranks.size} -m ris_diag"
@@ -132,8 +134,8 @@ class Runner:
 
     def _run(self, check: Check) -> Result:
         case = self.subject.case
-        if check.id in case.exempt:
-            reason = case.exempt[check.id]
+        if check.id in self._exempt:
+            reason = self._exempt[check.id]
             return self._result(check, "skip", cause=f"exempt: {reason}", exempt=reason)
         missing = [part for part in check.needs if not self._offers(part)]
         if missing:
@@ -310,16 +312,14 @@ def _restored(case: Case) -> Iterator[None]:
 def _refuse_unknown_names(case: Case) -> None:
     checks = {check.id: check for check in select_checks()}
     names = {f"{check.id}.{t.name}" for check in checks.values() for t in check.thresholds}
-    unknown = [
-        f"{part}[{key!r}]"
-        for part in ("expected_failures", "exempt")
-        for key in getattr(case, part)
-        if key not in checks
-    ]
-    unknown += [f"thresholds[{key!r}]" for key in case.thresholds if key not in names]
-    if unknown:
-        raise CaseError(
-            f"case {case.name!r}: {', '.join(unknown)} name(s) nothing that exists; "
-            f"expected_failures and exempt take IDs ({', '.join(checks)}), thresholds takes "
-            f"ID.name ({', '.join(sorted(names))})"
+    problems = [
+        f"{part}[{key!r}] names nothing that exists{nearest(key, known)}; expected {form}"
+        for part, known, form in (
+            ("expected_failures", [*checks], "the ID of a check"),
+            ("thresholds", sorted(names), "ID.name, as in 'L001.min_drop'"),
         )
+        for key in getattr(case, part)
+        if key not in known
+    ]
+    if problems:
+        raise CaseError(f"case {case.name!r}: " + "; ".join(problems))

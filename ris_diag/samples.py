@@ -1,6 +1,5 @@
 """Samples of a case's batches: which tensors are inputs, which are labels, row by row."""
 
-import inspect
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from ris_diag.case import Batch
 from ris_diag.context import Context, Subject, to_device
-from ris_diag.lent import Lent
+from ris_diag.lent import Lent, lent_to
 from ris_diag.measure import LITMUS_EPOCHS
 from ris_diag.origins import WEIGHED, Origins, Raw
 from ris_diag.places import where
@@ -262,9 +261,7 @@ def probed(subject: Subject) -> int:
 
 def lent_of(subject: Subject) -> Lent | None:
     """Where a script's own loaders stand behind the case: what holds them."""
-    batch = subject.case.batch
-    owner = None if batch is None else getattr(inspect.unwrap(batch), "__self__", None)
-    return owner if isinstance(owner, Lent) else None
+    return lent_to(subject.case)
 
 
 def splits_apart(subject: Subject) -> bool:

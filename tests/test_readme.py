@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import ris_diag
+from ris_diag.cli import main
 from tests.faults.catalogue import one_step_an_epoch
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
@@ -31,6 +33,23 @@ def test_the_second_section_in_an_empty_folder(tmp_path: Path, options: list[str
     assert "pass  L001 one-batch-learns" in run.stdout
     assert "pass  L014 parameters-get-gradient" in run.stdout
     assert "failed" not in run.stdout.splitlines()[-1]
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_gate_opens_for_the_classification(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "training.py").write_text(block("# training.py"), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "training", raising=False)
+    for command in ("gate", "verify"):
+        line = f"ris-diag {command} --case training:my_case"
+        assert f"    {line}\n" in README
+        run = CliRunner().invoke(main, line.split()[1:])
+        assert run.exit_code == 0, run.output
+    assert run.output == ".ris-diag/receipt.json: valid for training:my_case on cpu\n"
+    monkeypatch.delitem(sys.modules, "training")
 
 
 def test_the_diagnosis_in_a_notebook(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,10 +5,12 @@ from torch import nn
 
 from ris_diag.case import Batch
 from ris_diag.check import Threshold, check
-from ris_diag.context import Context, DeviceBatches
+from ris_diag.context import Context, DeviceBatches, Subject
+from ris_diag.errors import MissingSplitError
 from ris_diag.measure import length_of, mean_and_error, run_fit
 from ris_diag.places import where
 from ris_diag.plan import Losses, Plan
+from ris_diag.samples import lent_of, served
 
 EPOCHS = 30
 BATCHES, BATCH = 8, 32
@@ -24,7 +26,7 @@ BATCHES, BATCH = 8, 32
     "estimator reaches says nothing.",
     sources=("S7", "B6"),
     signs=("metric-does-not-improve", "no-better-than-free"),
-    needs=("model", "batch", "loop", "loader", "metric"),
+    needs=("model", "batch", "loop", "served", "metric"),
     thresholds=(
         Threshold(
             name="min_drop",
@@ -43,18 +45,18 @@ BATCHES, BATCH = 8, 32
 def metric_improves(context: Context) -> None:
     subject, case = context.subject, context.subject.case
     model = subject.model()
-    loader = () if case.loader is None else case.loader("train", subject.seed)
-    fresh = [subject.batch("validation", BATCH, offset=k) for k in range(BATCHES)]
+    fresh = _fresh(subject)
     before = _metric(context, model, fresh)
-    steps = EPOCHS * length_of(loader)
-    with subject.progress("training", steps) as advance:
+    with served(subject) as loader:
+        train = DeviceBatches(loader or (), subject.device)
+        steps = EPOCHS * length_of(loader or ())
+        with subject.progress("training", steps) as advance:
 
-        def on_step(epoch: int, losses: Losses) -> None:
-            advance(f"epoch {epoch}/{EPOCHS}, loss {float(losses.total.detach()):.3f}")
+            def on_step(epoch: int, losses: Losses) -> None:
+                advance(f"epoch {epoch}/{EPOCHS}, loss {float(losses.total.detach()):.3f}")
 
-        train = DeviceBatches(loader, subject.device)
-        plan = Plan(epochs=EPOCHS, train=train, validation=fresh, on_step=on_step)
-        run_fit(subject, subject.fit, model, plan, planned=steps)
+            plan = Plan(epochs=EPOCHS, train=train, validation=fresh, on_step=on_step)
+            run_fit(subject, subject.fit, model, plan, planned=steps)
     after = _metric(context, model, fresh)
     free = {name: [float(b(batch)) for batch in fresh] for name, b in case.baselines.items()}
     rows = {"untrained": before, "trained": after, **free}
@@ -97,3 +99,15 @@ def _metric(context: Context, model: nn.Module, batches: list[Batch]) -> list[fl
         values = [] if metric is None else [float(metric(model, batch)) for batch in batches]
     model.train()
     return values
+
+
+def _fresh(subject: Subject) -> list[Batch]:
+    """Batches that the training doesn't see; of a loader that was lent its first samples."""
+    lent = lent_of(subject)
+    if lent is None:
+        return [subject.batch("validation", BATCH, offset=k) for k in range(BATCHES)]
+    if lent.validation is None:
+        raise MissingSplitError("needs fresh samples, Case.from_xy(validation=...)")
+    x, y = subject.batch("validation", BATCHES * BATCH)
+    size = -(-len(x) // BATCHES)
+    return list(zip(x.split(size), y.split(size), strict=True))

@@ -44,8 +44,12 @@ PRUNERS = ("hyperband", "successive-halving")
     type=click.Path(file_okay=False, path_type=Path), help="Journal, checkpoints, best.json.",
 )  # fmt: skip
 @click.option(
-    "--receipt", default="gate-receipt.json", show_default=True,
-    type=click.Path(dir_okay=False, path_type=Path), help="What `ris-diag gate` wrote.",
+    "--receipt", type=click.Path(dir_okay=False, path_type=Path),
+    help="What `ris-diag gate` wrote; default: .ris-diag/receipt.json of the project.",
+)  # fmt: skip
+@click.option(
+    "--signers", type=click.Path(path_type=Path), metavar="FILE",
+    help="As for `ris-diag verify`: one of them must have signed the receipt.",
 )  # fmt: skip
 @click.option("--without-gate", metavar="REASON", help="Search code that the gate didn't pass.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
@@ -62,7 +66,8 @@ def hpo(
     storage: str | None,
     study: str | None,
     folder: Path,
-    receipt: Path,
+    receipt: Path | None,
+    signers: Path | None,
     without_gate: str | None,
     device: str,
     gpu: bool,
@@ -86,7 +91,7 @@ def hpo(
     usable_device(device)
     searchable = load_searchable(target)
     dimensions = load_space(space, searchable)
-    _admit(receipt, target, device, without_gate)
+    _admit(receipt, signers, target, device, without_gate)
     order = Order(
         study=study or f"{searchable.case({}).name}-{Path(space).stem}",
         target=target,
@@ -103,11 +108,14 @@ def hpo(
     _search(order, searchable, dimensions, n_trials, workers, without_gate)
 
 
-def _admit(receipt: Path, target: str, device: str, without_gate: str | None) -> None:
+def _admit(
+    receipt: Path | None, signers: Path | None, target: str, device: str, without_gate: str | None
+) -> None:
     """Refuse what the gate didn't pass.
 
     Raises:
         SearchError: the receipt isn't valid for this case, or the reason is empty.
+        SignatureError: signatures can't be read here.
     """
     from ris_diag import receipt as receipts
 
@@ -119,11 +127,13 @@ def _admit(receipt: Path, target: str, device: str, without_gate: str | None) ->
             "keeps the reason.", fg="red", bold=True, err=True,
         )  # fmt: skip
         return
-    problems = receipts.problems_of(receipt, target=target, device=device)
+    path = receipt or receipts.default_receipt()
+    problems = receipts.problems_of(path, target=target, device=device, signers=signers)
     if problems:
+        command = "ris-diag gate" + (f" --receipt {receipt}" if receipt else "")
         raise SearchError(
-            f"no valid receipt for {target}: {'; '.join(problems)}. Run "
-            f"`ris-diag gate --receipt {receipt}` first, or give --without-gate REASON"
+            f"no valid receipt for {target}: {'; '.join(problems)}. Run `{command}` first, or give "
+            "--without-gate REASON"
         )
 
 

@@ -178,7 +178,17 @@ def test_case_of_pyproject(project: pytest.Pytester) -> None:
 def test_gate_opens(project: pytest.Pytester) -> None:
     result = ris_diag("gate", "--case=tiny:bare", "--seed=3", "--json=out.json")
     assert result.exit_code == 0, result.output
-    assert result.stdout.splitlines()[-2:] == ["READY FOR FULL HPO", "case bare, cpu, seed 3, 0 s"]
+    assert result.stdout.splitlines()[-3:] == [
+        "READY FOR FULL HPO",
+        "case bare, cpu, seed 3, 0 s",
+        "receipt: .ris-diag/receipt.json",
+    ]
+    assert (project.path / ".ris-diag" / ".gitignore").read_text() == "*\n"
+    valid = ris_diag("verify", "--case=tiny:bare")
+    assert (valid.exit_code, valid.stdout) == (
+        0,
+        ".ris-diag/receipt.json: valid for tiny:bare on cpu\n",
+    )
     report = read_json(project)
     assert report["ok"] is True
     assert len(report["results"]) == COUNT

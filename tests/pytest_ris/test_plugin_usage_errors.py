@@ -106,7 +106,7 @@ def test_case_that_names_unknown_checks(project: pytest.Pytester) -> None:
     result = project.runpytest_inprocess("--ris-case=odd:case", "--ris-select=L009")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(
-        ["case 'odd': expected_failures[[]'L999'[]] name(s) nothing that exists; *"]
+        ["case 'odd': expected_failures[[]'L999'[]] names nothing that exists*"]
     )
     result.stdout.no_fnmatch_line("*.py:*: in *")
 

@@ -15,7 +15,13 @@ OPTIONAL = (
     *("declared", "metric"),
 )
 # What a check may need by another name to the part of the reference that gives it.
-GIVES = {"fit": {"loop", "run"}, "model": {"run"}, "batch": {"run"}, "predict": {"prediction"}}
+GIVES = {
+    "fit": {"loop", "run"},
+    "model": {"run"},
+    "batch": {"run"},
+    "predict": {"prediction"},
+    "loader": {"served"},
+}
 
 
 def needed(check: Check, part: str) -> bool:

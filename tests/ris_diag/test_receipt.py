@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,12 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ris_diag
-from ris_diag import receipt
+from ris_diag import check, receipt
 from ris_diag.check import all_checks
 from ris_diag.cli import main
-from ris_diag.fingerprint import fingerprint, source_files
+from ris_diag.fingerprint import differences, fingerprint
 from ris_diag.gate import READY, Verdict
-from ris_diag.receipt import differences, problems_of, write_receipt
+from ris_diag.imports import source_files
+from ris_diag.receipt import problems_of, write_receipt
 from ris_diag.result import Report, Result
 
 TARGET = "training_of_mine:case"
@@ -35,6 +35,9 @@ def case():
     from layers_of_mine import width
 
     return ris_diag.Case(name="mine", declared=ris_diag.Declared(learning_rate=0.1 * width))
+
+
+twin = case
 """
 
 
@@ -55,13 +58,13 @@ def passed(**changed: Any) -> list[Result]:
     """A pass of every check; `changed` gives the status of some by ID."""
     return [
         Result(
-            id=check.id,
-            slug=check.slug,
-            family=check.family,
-            title=check.title,
-            status=changed.get(check.id, "pass"),
+            id=entry.id,
+            slug=entry.slug,
+            family=entry.family,
+            title=entry.title,
+            status=changed.get(entry.id, "pass"),
         )
-        for check in all_checks()
+        for entry in all_checks()
     ]
 
 
@@ -92,7 +95,7 @@ def test_a_receipt_is_valid_for_the_code_that_it_was_made_for() -> None:
 
 
 def test_the_code_is_what_the_case_imports() -> None:
-    names = [Path(path).name for path in source_files(TARGET)]
+    names = [path.name for path in source_files(TARGET)]
     assert names == ["layers_of_mine.py", "training_of_mine.py"]
     known = fingerprint(TARGET)
     assert list(known["sources"]) == names
@@ -133,13 +136,38 @@ def test_other_configuration_versions_and_device_are_named_at_once() -> None:
         **then,
         "configuration": {**then["configuration"], "exempt": {"M008": "on purpose"}},
         "versions": {**then["versions"], "torch": "2.6.0"},
+        "target": "another:case",
         "device": "cuda:0",
         "git": {"commit": "another", "dirty": True},
     }
+    was = then["versions"]["torch"]
     assert differences(then, now) == [
-        "other configuration (changed: exempt)",
-        "other versions (changed: torch)",
-        "made on cpu, asked for cuda:0",
+        "other configuration (new: exempt.M008)",
+        f"other versions (changed: torch, {was!r} then, '2.6.0' now)",
+        f"other target (made for {TARGET}, asked for another:case)",
+        "other device (made for cpu, asked for cuda:0)",
+    ]
+
+
+@pytest.mark.parametrize("name", ["python", "torch", "numpy", "ris_diag"])
+def test_every_version_closes_it(name: str) -> None:
+    then = fingerprint(TARGET)
+    older = {**then, "versions": {**then["versions"], name: "0.0.1"}}
+    (said,) = differences(older, then)
+    now = then["versions"][name]
+    assert said == f"other versions (changed: {name}, '0.0.1' then, {now!r} now)"
+
+
+def test_other_checks_close_it() -> None:
+    then = fingerprint(TARGET)
+    older = {**then, "versions": {**then["versions"], "ris_diag's files": "of old"}}
+    assert differences(older, then) == ["other versions (changed: ris_diag's files)"]
+
+
+def test_another_case_of_the_same_name_in_the_same_file_is_another() -> None:
+    path = written()
+    assert problems(path, target="training_of_mine:twin") == [
+        f"other target (made for {TARGET}, asked for training_of_mine:twin)"
     ]
 
 
@@ -160,7 +188,14 @@ def test_results_that_open_no_gate_close_it(results: list[Result], said: str) ->
 
 
 def test_a_run_that_did_not_end_closes_it() -> None:
-    assert problems(written(complete=False)) == ["the run didn't come to its end"]
+    said = ["the gate is still at work, or didn't come to its end"]
+    assert problems(written(complete=False)) == said
+
+
+def test_results_of_checks_that_are_gone_close_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written()
+    monkeypatch.delitem(check._REGISTRY, "L075")
+    assert problems(path) == ["it has results of checks that this version doesn't know"]
 
 
 def test_age_and_clocks_close_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,16 +309,6 @@ def test_a_kill_while_it_is_written_leaves_the_old_one(tmp_path: Path) -> None:
     assert done.returncode == -signal.SIGKILL
     assert problems(path) == []
     assert problems(written()) == []
-
-
-def test_two_gates_at_once_leave_a_whole_one() -> None:
-    path = written()
-    handle, other = tempfile.mkstemp(dir=".", prefix=".receipt.json.", suffix=".tmp")
-    os.write(handle, b"half of it")  # another gate, at work
-    assert problems(written()) == []
-    os.close(handle)
-    os.unlink(other)
-    assert problems(path) == []
 
 
 # ---- the command line

@@ -33,21 +33,21 @@ def code_of(digest: str) -> dict[str, Any]:
 
 @pytest.fixture
 def valid(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receipt, "problems_of", lambda path, target, device: [])
+    monkeypatch.setattr(receipt, "problems_of", lambda path, **asked: [])
     monkeypatch.setattr(fingerprint, "fingerprint", lambda target: code_of("1"))
 
 
 def test_without_a_valid_receipt_it_refuses(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def problems(path: Path, target: str, device: str) -> list[str]:
-        asked.append((path.name, target, device))
+    def problems(path: Path, target: str, device: str, signers: Path) -> list[str]:
+        asked.append((path.name, target, device, signers.name))
         return ["model/loss.py differs", "older than 7 days"]
 
     monkeypatch.setattr(receipt, "problems_of", problems)
-    result = hpo(folder, *FEW, "--receipt", "r.json")
+    result = hpo(folder, *FEW, "--receipt", "r.json", "--signers", "allowed")
     assert result.exit_code == 2
-    assert asked == [("r.json", "tests.search.tiny:tiny", "cpu")]
+    assert asked == [("r.json", "tests.search.tiny:tiny", "cpu", "allowed")]
     assert (
         "no valid receipt for tests.search.tiny:tiny: model/loss.py differs; older than 7 days. "
         "Run `ris-diag gate --receipt r.json` first, or give --without-gate REASON" in result.output
