@@ -123,7 +123,7 @@ def test_interrupted_and_empty(project: pytest.Pytester) -> None:
     assert read(project)["complete"] is False
     assert errors(read(project)) == []
     project.makepyfile(test_suite="def test_other(): pass")
-    project.runpytest_inprocess("--ris-json=out.json")
+    project.runpytest_inprocess("test_suite.py", "--ris-json=out.json")
     assert read(project)["results"] == []
     assert errors(read(project)) == []
 
