@@ -65,6 +65,10 @@ def _case_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--gpu", is_flag=True, help="Short for --device cuda."),
         click.option("--device", help="cpu, cuda or cuda:N; default: cpu."),
         click.option(
+            "--junit", "junit_file", type=click.Path(dir_okay=False, path_type=Path),
+            help="Write the results as JUnit XML to this file.", callback=_in_a_folder,
+        ),
+        click.option(
             "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path),
             help="Write the report to this file.", callback=_in_a_folder,
         ),
@@ -123,6 +127,7 @@ def check(
     gpu: bool,
     seed: int,
     json_file: Path | None,
+    junit_file: Path | None,
 ) -> None:
     """Run checks on a case; exit 1 unless all that apply pass."""
     from ris_diag.check import select_checks
@@ -133,7 +138,7 @@ def check(
     with _runner(case, _device(device, gpu), seed) as runner:
         report = runner.run(checks, _print_result)
         _print_report(report)
-        _write(report, json_file)
+        _write(report, json_file, junit_file)
     if not report.ok:
         raise SystemExit(CLOSED)
 
@@ -183,6 +188,7 @@ def gate(
     gpu: bool,
     seed: int,
     json_file: Path | None,
+    junit_file: Path | None,
     keep_going: bool,
     receipt: Path | None,
 ) -> None:
@@ -198,7 +204,7 @@ def gate(
     with _runner(target, name, seed) as runner:
         verdict = run_gate(runner, _print_result, keep_going=keep_going)
         _print_report(verdict.report)
-        _write(verdict.report, json_file)
+        _write(verdict.report, json_file, junit_file, verdict.text)
         _hand_out(receipt, verdict, made_for)
         style = "bold green" if verdict.ready else "bold red"
         seconds = sum(result.seconds for result in verdict.report.results)
@@ -336,12 +342,25 @@ def _print_report(report: "Report") -> None:
         console.print(str(card), markup=False)
 
 
-def _write(report: "Report", json_file: Path | None) -> None:
+def _write(
+    report: "Report", json_file: Path | None, junit_file: Path | None = None, verdict: str = ""
+) -> None:
+    """The files that were asked for, and what the CI listens to."""
+    from ris_diag.ci.github import publish
+    from ris_diag.ci.junit import write_junit
+    from ris_diag.ci.part import part_of
     from ris_diag.result import write_json
 
-    if json_file is None or _is_quiet():
+    if _is_quiet():
         return
+    parts = [part_of(report, verdict)]
     try:
-        write_json(json_file, report.to_json())
+        option, path = "--json", json_file
+        if path is not None:
+            write_json(path, report.to_json())
+        option, path = "--junit", junit_file
+        if path is not None:
+            write_junit(path, parts)
     except OSError as error:
-        raise _Refused(f"--json {json_file}: {error.strerror}") from error
+        raise _Refused(f"{option} {path}: {error.strerror}") from error
+    publish(parts, click.echo)

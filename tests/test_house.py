@@ -106,6 +106,7 @@ def test_the_table_of_rooms_can_fail() -> None:
         "suite",
         "seeding",
         "cases",
+        "ci",
         "devices",
         "errors",
         "records",
