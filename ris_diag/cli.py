@@ -1,4 +1,4 @@
-"""The command line: list, explain, check, data, gate, verify, hpo."""
+"""The command line: list, explain, check, data, gate, verify; ci, diff and hpo by themselves."""
 
 import os
 import re
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ris_diag import __version__
+from ris_diag.ci.command import ci
+from ris_diag.diff import diff
 from ris_diag.errors import RisDiagError
 from ris_diag.search.command import hpo
 
@@ -87,7 +89,8 @@ def main() -> None:
     """Checks for the training of neural networks, to be green before a hyper-parameter search."""
 
 
-main.add_command(hpo)
+for command in (hpo, ci, diff):
+    main.add_command(command)
 
 
 @main.command("list")

@@ -39,6 +39,8 @@ ALSO = {
     "ris_diag/strategies.py": {"hypothesis"},
     "ris_diag/proof.py": {"hypothesis"},
     "ris_diag/search/command.py": {"click"},
+    "ris_diag/ci/command.py": {"click"},
+    "ris_diag/diff.py": {"click"},
     **{
         f"ris_diag/search/{name}.py": {"optuna", "sqlalchemy"}
         for name in ("claims", "pruning", "space", "storage", "study", "table", "winner", "worker")

@@ -58,9 +58,9 @@ def _suite(part: Part) -> ET.Element:
     }
     suite = ET.Element(
         "testsuite",
+        {name: str(count) for name, count in counts.items()},
         name=_text(f"ris-diag {part.case} {part.device}"),
         time=f"{part.seconds:.3f}",
-        **{name: str(count) for name, count in counts.items()},
     )
     diagnosis = [
         ("ris_diagnosis", f"{named.told}: {named.place}") for named in diagnose(part.results).named

@@ -31,9 +31,8 @@ def result(check: str = "L009", **changes: Any) -> Result:
         "seconds": 1.25,
     }
     found = {**fields, **changes}
-    finding = Finding(
-        sign="steps-missing", **{k: found[k] for k in ("cause", "place", "next_step")}
-    )
+    cause, place, todo = (found[key] for key in ("cause", "place", "next_step"))
+    finding = Finding(sign="steps-missing", cause=cause, place=place, next_step=todo)
     return Result(**{"findings": [finding] if found["status"] == "fail" else [], **found})
 
 
