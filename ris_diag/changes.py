@@ -1,5 +1,6 @@
 """What is other in one report than in another."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -117,7 +118,7 @@ def changes(before: Saved, after: Saved) -> Changes:
     return Changes(
         checks=checks,
         causes=causes,
-        measurements=sorted(measurements, key=_size, reverse=True),
+        measurements=sorted(measurements, key=lambda found: (-_size(found), found.name)),
         versions={name: pair for name, pair in pairs.items() if pair[0] != pair[1]},
         stopped=before.complete and not after.complete,
     )
@@ -186,6 +187,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _size(measured: Measured) -> tuple[float, str]:
+def _size(measured: Measured) -> float:
     """How much it changed; what can't be said as a share comes first."""
-    return (float("inf") if measured.change is None else abs(measured.change), measured.name)
+    return math.inf if measured.change is None else abs(measured.change)

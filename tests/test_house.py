@@ -176,7 +176,7 @@ def test_links_between_documents_exist() -> None:
     assert len(targets) > 20
     assert [key for key, target in targets.items() if not target.exists()] == []
     linked = {target.resolve() for (doc, _), target in targets.items() if doc.name == "README.md"}
-    pages_of_docs = ("design.md", "reports.md", "checks/index.md", "causes/index.md")
+    pages_of_docs = ("design.md", "reports.md", "ci.md", "checks/index.md", "causes/index.md")
     assert {ROOT / "docs" / name for name in pages_of_docs} <= linked
 
 

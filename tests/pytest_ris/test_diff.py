@@ -146,9 +146,9 @@ def test_measurements_beyond_noise_sorted() -> None:
     shown = rows(result)
     start = shown.index(["measurement", "before", "after", "change"])
     assert shown[start + 1 : -2] == [
-        ["L001 zero", "0", "2"],
-        ["L001 text", "OAS", "LW"],
         ["L001 nan", "1", "NaN"],
+        ["L001 text", "OAS", "LW"],
+        ["L001 zero", "0", "2"],
         ["L001 grows", "1", "3", "+200.0%"],
         ["L001 falls", "2", "1", "-50.0%"],
         ["L001 nested.R.1", "1", "1.2", "+20.0%"],
