@@ -201,12 +201,13 @@ def steps_of(text: str) -> list[tuple[str, str]]:
 def run_steps(user: Path, text: str) -> dict[str, subprocess.CompletedProcess[str]]:
     """Run the steps as GitHub's runner does, up to the first that fails.
 
-    One thing is other: pip may not download. It finds everything installed, or fails.
+    One thing is other: pip may neither download nor install. It finds everything there, or fails.
     """
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PIP_NO_INDEX": "1",
+        **dict.fromkeys(("PIP_NO_INDEX", "PIP_NO_DEPS", "PIP_DRY_RUN"), "1"),
+        "PIP_FIND_LINKS": "",
         "GITHUB_ACTIONS": "true",
         "GITHUB_WORKSPACE": str(user),
         "GITHUB_STEP_SUMMARY": str(user / "summary.md"),
@@ -226,8 +227,8 @@ def run_steps(user: Path, text: str) -> dict[str, subprocess.CompletedProcess[st
 @pytest.mark.slow
 def test_the_steps_open_the_gate(loaded: Path) -> None:
     done = run_steps(loaded, ci("github").stdout)
-    assert list(done) == ["Install", "Gate"]
     assert done["Install"].returncode == 0, done["Install"].stdout + done["Install"].stderr
+    assert list(done) == ["Install", "Gate"]
     assert "Requirement already satisfied: torch" in done["Install"].stdout
     assert done["Gate"].returncode == 0, done["Gate"].stdout + done["Gate"].stderr
     assert (loaded / "summary.md").read_text().startswith(f"## {READY}\n\ncase bare-loop, cpu, ")
