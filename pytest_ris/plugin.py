@@ -8,9 +8,9 @@ import pytest
 
 from pytest_ris import devices
 from pytest_ris.cases import MARK, parametrize
+from pytest_ris.ci import made_readable, publish
 from pytest_ris.errors import plain_failures, usage_errors
 from pytest_ris.options import add_options
-from pytest_ris.records import PROPERTY
 from pytest_ris.session import KEY, RisSession, Run
 from ris_diag.families import FAMILIES
 
@@ -168,12 +168,13 @@ class Collector:
     def __init__(self, ris: RisSession) -> None:
         self.ris = ris
 
+    @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep the results that a test recorded; count the tests for CUDA that didn't run."""
         self.ris.skipped_for_cuda += devices.skipped_for_cuda(report)
+        records = made_readable(report)
         if report.when == "teardown":  # holds what setup and call recorded
-            recorded = (value for key, value in report.user_properties if key == PROPERTY)
-            self.ris.records += [value for value in recorded if isinstance(value, dict)]
+            self.ris.records += records
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Show the section of the checks, if there is anything to say."""
@@ -194,4 +195,6 @@ class Collector:
         """Write the file of --ris-json, after the summary: an error must not hide it."""
         yield
         self.ris.leave()
-        self.ris.write_json(complete=exitstatus != pytest.ExitCode.INTERRUPTED)
+        complete = exitstatus != pytest.ExitCode.INTERRUPTED
+        self.ris.write_json(complete=complete)
+        publish(self.ris, complete=complete)

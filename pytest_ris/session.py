@@ -28,6 +28,11 @@ def several_processes() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
+def speaks_another() -> bool:
+    """Whether another process of torchrun's speaks for this one."""
+    return several_processes() and os.environ.get("RANK") != "0"
+
+
 class RisSession:
     """State of the plugin; lives in the config's stash."""
 
@@ -208,7 +213,7 @@ class RisSession:
             pytest.UsageError: the file can't be written.
         """
         path = value_of(self.config, "ris_json")
-        if not path or (several_processes() and os.environ.get("RANK") != "0"):
+        if not path or speaks_another():
             return
         from ris_diag.result import write_json
 

@@ -1,4 +1,4 @@
-"""The command line: list, explain, check, data, gate, verify, hpo."""
+"""The command line: list, explain, check, data, gate, verify; ci, diff and hpo by themselves."""
 
 import os
 import re
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ris_diag import __version__
+from ris_diag.ci.command import ci
+from ris_diag.diff import diff
 from ris_diag.errors import RisDiagError
 from ris_diag.search.command import hpo
 
@@ -64,6 +66,10 @@ def _case_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--gpu", is_flag=True, help="Short for --device cuda."),
         click.option("--device", help="cpu, cuda or cuda:N; default: cpu."),
         click.option(
+            "--junit", "junit_file", type=click.Path(dir_okay=False, path_type=Path),
+            help="Write the results as JUnit XML to this file.", callback=_in_a_folder,
+        ),
+        click.option(
             "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path),
             help="Write the report to this file.", callback=_in_a_folder,
         ),
@@ -82,7 +88,8 @@ def main() -> None:
     """Checks for the training of neural networks, to be green before a hyper-parameter search."""
 
 
-main.add_command(hpo)
+for command in (hpo, ci, diff):
+    main.add_command(command)
 
 
 @main.command("list")
@@ -122,6 +129,7 @@ def check(
     gpu: bool,
     seed: int,
     json_file: Path | None,
+    junit_file: Path | None,
 ) -> None:
     """Run checks on a case; exit 1 unless all that apply pass."""
     from ris_diag.check import select_checks
@@ -132,7 +140,7 @@ def check(
     with _runner(case, _device(device, gpu), seed) as runner:
         report = runner.run(checks, _print_result)
         _print_report(report)
-        _write(report, json_file)
+        _write(report, json_file, junit_file)
     if not report.ok:
         raise SystemExit(CLOSED)
 
@@ -186,6 +194,7 @@ def gate(
     gpu: bool,
     seed: int,
     json_file: Path | None,
+    junit_file: Path | None,
     keep_going: bool,
     receipt: Path | None,
     key: Path | None,
@@ -210,7 +219,7 @@ def gate(
             kept = Kept(path=receipt, target=target, loaded_from=loaded_from, key=key)
             verdict = kept.run(runner, run)
         _print_report(verdict.report)
-        _write(verdict.report, json_file)
+        _write(verdict.report, json_file, junit_file, verdict.text)
         style = "bold green" if verdict.ready else "bold red"
         seconds = sum(result.seconds for result in verdict.report.results)
         Console().print(f"\n{verdict.text}", style=style, highlight=False)
@@ -352,12 +361,25 @@ def _print_report(report: "Report") -> None:
         console.print(str(card), markup=False)
 
 
-def _write(report: "Report", json_file: Path | None) -> None:
+def _write(
+    report: "Report", json_file: Path | None, junit_file: Path | None = None, verdict: str = ""
+) -> None:
+    """The files that were asked for, and what the CI listens to."""
+    from ris_diag.ci.github import publish
+    from ris_diag.ci.junit import write_junit
+    from ris_diag.ci.part import part_of
     from ris_diag.result import write_json
 
-    if json_file is None or _is_quiet():
+    if _is_quiet():
         return
+    parts = [part_of(report, verdict)]
     try:
-        write_json(json_file, report.to_json())
+        option, path = "--json", json_file
+        if path is not None:
+            write_json(path, report.to_json())
+        option, path = "--junit", junit_file
+        if path is not None:
+            write_junit(path, parts)
     except OSError as error:
-        raise _Refused(f"--json {json_file}: {error.strerror}") from error
+        raise _Refused(f"{option} {path}: {error.strerror}") from error
+    publish(parts, click.echo)

@@ -66,6 +66,11 @@ class Named:
     evidence: list[Evidence]
     explains: list[Evidence]
 
+    @property
+    def told(self) -> str:
+        """`C072 steps-missing, 98% sure`; nothing is surer than 99%."""
+        return f"{self.cause.name}, {min(self.certainty, 0.99):.0%} sure"
+
     def to_json(self) -> dict[str, Any]:
         """Plain dict; all that the cause declares, but its signs, and what was seen of it."""
         cause = self.cause

@@ -104,7 +104,7 @@ def diagnosis_lines(diagnosis: Diagnosis) -> list[str]:
 
 def _named_lines(named: Named, label: str) -> list[str]:
     cause = named.cause
-    lines = [f"{label}: {cause.name}, {min(named.certainty, 0.99):.0%} sure", f"  {cause.title}."]
+    lines = [f"{label}: {named.told}", f"  {cause.title}."]
     if named.place:
         lines.append(f"  Place: {named.place}")
     lines += [f"  Seen: {_short(evidence)}" for evidence in named.evidence]

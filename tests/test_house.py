@@ -39,6 +39,8 @@ ALSO = {
     "ris_diag/strategies.py": {"hypothesis"},
     "ris_diag/proof.py": {"hypothesis"},
     "ris_diag/search/command.py": {"click"},
+    "ris_diag/ci/command.py": {"click"},
+    "ris_diag/diff.py": {"click"},
     **{
         f"ris_diag/search/{name}.py": {"optuna", "sqlalchemy"}
         for name in ("claims", "pruning", "space", "storage", "study", "table", "winner", "worker")
@@ -106,6 +108,7 @@ def test_the_table_of_rooms_can_fail() -> None:
         "suite",
         "seeding",
         "cases",
+        "ci",
         "devices",
         "errors",
         "records",
@@ -173,7 +176,7 @@ def test_links_between_documents_exist() -> None:
     assert len(targets) > 20
     assert [key for key, target in targets.items() if not target.exists()] == []
     linked = {target.resolve() for (doc, _), target in targets.items() if doc.name == "README.md"}
-    pages_of_docs = ("design.md", "reports.md", "checks/index.md", "causes/index.md")
+    pages_of_docs = ("design.md", "reports.md", "ci.md", "checks/index.md", "causes/index.md")
     assert {ROOT / "docs" / name for name in pages_of_docs} <= linked
 
 

@@ -9,10 +9,15 @@ import pytest
 from click.testing import CliRunner
 
 import ris_diag
+from ris_diag.ci.annotations import annotations
+from ris_diag.ci.markdown import summary
+from ris_diag.ci.part import part_of
+from ris_diag.ci.workflow import workflow
 from ris_diag.cli import main
 from tests.faults.catalogue import one_step_an_epoch
 
-README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def block(beginning: str) -> str:
@@ -71,3 +76,25 @@ def test_laws_of_ones_own_loss(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_my_loss=block("# test_my_loss.py"))
     pytester.syspathinsert()
     pytester.runpytest_inprocess("-p", "no:randomly").assert_outcomes(passed=1)
+
+
+def test_the_page_for_a_ci_shows_the_workflow_as_it_is_printed(tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("ris-diag[laws] @ git+https://git.example.org/x\n")
+    page = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    version = 'python-version: "[0-9.]+"'
+    printed = workflow("github", None, tmp_path)
+    assert re.sub(version, "", shown) == re.sub(version, "", printed)
+
+
+def test_the_page_for_a_ci_shows_summary_and_annotation_as_they_are() -> None:
+    page = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
+    report = ris_diag.run(one_step_an_epoch(), select=["guard", "litmus"])
+    part = part_of(report)
+    (place,) = {named.place for named in report.diagnosis.named}
+    shown = page.replace("training.py:43", place).replace(
+        "training.py,line=43", "{},line={}".format(*place.split(":"))
+    )
+    head = summary([part], 2**20).partition("### ")[2].partition("\n\n|")[0]
+    assert head in shown
+    assert next(annotations(part)) in shown
