@@ -25,6 +25,7 @@ from ris_diag.graph import leaves, nodes, tensors_in
 from ris_diag.norms import hash_of, norm_of, product, stacked, transformed, zeros_of
 from ris_diag.operations import Operations
 from ris_diag.places import calling_place
+from ris_diag.threads import quietly_ended
 from ris_diag.trace import Backward, Call, Step, Trace, Usage
 from ris_diag.undone import Turned, Undone, glimpse, rounded_away
 
@@ -98,6 +99,7 @@ def observe(
             ),
         ):
             stack.enter_context(patch.object(owner, name, replacement))
+        stack.enter_context(quietly_ended(TrainingStopped))
         if operations:
             trace.operations = stack.enter_context(Operations())
         try:
