@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from datetime import timedelta
@@ -18,8 +19,9 @@ from ris_diag.errors import RisDiagError
 from ris_diag.search.command import hpo
 
 if TYPE_CHECKING:
+    from ris_diag.attended import Attended
     from ris_diag.gate import Verdict
-    from ris_diag.result import Report, Result
+    from ris_diag.result import Report
     from ris_diag.runner import Runner
 
 CLOSED, USAGE, INTERRUPTED = 1, 2, 130
@@ -46,7 +48,7 @@ class _Group(click.Group):
             if _is_quiet():
                 raise SystemExit(USAGE) from None
             raise _Refused(str(error)) from error
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # in front of a run, or beside one
             click.echo("interrupted: no verdict", err=True)
             raise SystemExit(INTERRUPTED) from None
 
@@ -58,6 +60,20 @@ def _in_a_folder(ctx: click.Context, param: click.Parameter, path: Path | None) 
     return path
 
 
+def _shown(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of every command that shows results."""
+    for option in (
+        click.option("-q", "--quiet", is_flag=True, help="Show the verdict and the first cause."),
+        click.option("-v", "--verbose", is_flag=True, help="Show every check, with its lines."),
+        click.option(
+            "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path),
+            help="Write the report to this file.", callback=_in_a_folder,
+        ),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
 def _case_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options of every command that runs checks."""
     for option in (
@@ -65,16 +81,12 @@ def _case_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--gpu", is_flag=True, help="Short for --device cuda."),
         click.option("--device", help="cpu, cuda or cuda:N; default: cpu."),
         click.option(
-            "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path),
-            help="Write the report to this file.", callback=_in_a_folder,
-        ),
-        click.option(
             "--case", metavar="PKG.MOD:FACTORY|FILE.py",
             help="The training under test; default: [tool.ris-diag] case in pyproject.toml.",
         ),
     ):  # fmt: skip
         command = option(command)
-    return command
+    return _shown(command)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -122,18 +134,20 @@ def check(
     device: str | None,
     gpu: bool,
     seed: int,
-    json_file: Path | None,
+    **shown: Any,
 ) -> None:
     """Run checks on a case; exit 1 unless all that apply pass."""
-    from ris_diag.check import select_checks
+    name = _device_name(device, gpu)
+    with _attended(name, seed, **shown) as run:
+        from ris_diag.check import select_checks
 
-    checks = select_checks(select or None, ignore or None)
-    if not checks:
-        raise _Refused("--select and --ignore leave no check")
-    with _runner(case, _device(device, gpu), seed) as runner:
-        report = runner.run(checks, _print_result)
-        _print_report(report)
-        _write(report, json_file)
+        checks = select_checks(select or None, ignore or None)
+        if not checks:
+            raise _Refused("--select and --ignore leave no check")
+        run.planned = len(checks)
+        with _runner(_target(case), _there(name), seed, run) as runner:
+            report = runner.run(checks, run.took)
+            run.end(report)
     if not report.ok:
         raise SystemExit(CLOSED)
 
@@ -143,29 +157,28 @@ def check(
 @click.option("--seed", default=0, show_default=True, help="Seed of every random choice.")
 @click.option("--select", multiple=True, metavar="ID,...", help="IDs, prefixes, slugs or families.")
 @click.option("--trace", type=click.FloatRange(min=0, min_open=True), help="Of each covariance.")
-@click.option(
-    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the report to this file.", callback=_in_a_folder,
-)  # fmt: skip
+@_shown
 def data(
-    folder: Path, seed: int, select: tuple[str, ...], trace: float | None, json_file: Path | None
+    folder: Path, seed: int, select: tuple[str, ...], trace: float | None, **shown: Any
 ) -> None:
     """Check scenes in .npz files: DIR/train, DIR/val and DIR/test, or DIR itself."""
-    from ris_diag.check import select_checks
-    from ris_diag.progress import for_stream
-    from ris_diag.runner import Runner
-    from ris_diag.shards import open_folder
+    with _attended("cpu", seed, **shown) as run:
+        from ris_diag.check import select_checks
+        from ris_diag.progress import for_stream
+        from ris_diag.runner import Runner
+        from ris_diag.shards import open_folder
 
-    checks = select_checks(select or "data")
-    shards = open_folder(folder)
-    counts = ", ".join(f"{shards.count(split)} {split}" for split in shards.splits)
-    click.echo(f"{folder}: scenes: {counts}")
-    command = f"ris-diag data {shlex.quote(str(folder))}" + (f" --trace {trace:g}" if trace else "")
-    case = shards.case(trace=trace)
-    runner = Runner(case, seed=seed, command=command, progress=for_stream())
-    report = runner.run(checks, _print_result)
-    _print_report(report)
-    _write(report, json_file)
+        checks = select_checks(select or "data")
+        run.planned, run.doing = len(checks), f"while {folder} was opened"
+        shards = open_folder(folder)
+        counts = ", ".join(f"{shards.count(split)} {split}" for split in shards.splits)
+        click.echo(f"{folder}: scenes: {counts}")
+        command = f"ris-diag data {shlex.quote(str(folder))}"
+        command += f" --trace {trace:g}" if trace else ""
+        case = shards.case(trace=trace)
+        run.runner = Runner(case, seed=seed, command=command, progress=for_stream())
+        report = run.runner.run(checks, run.took)
+        run.end(report)
     if not report.ok:
         raise SystemExit(CLOSED)
 
@@ -182,29 +195,26 @@ def gate(
     device: str | None,
     gpu: bool,
     seed: int,
-    json_file: Path | None,
     keep_going: bool,
     receipt: Path | None,
+    **shown: Any,
 ) -> None:
     """Run the families in their order; exit 0 only if a search is worth it."""
-    from rich.console import Console
+    name = _device_name(device, gpu)
+    with _attended(name, seed, **shown) as run:
+        from ris_diag.check import all_checks
+        from ris_diag.fingerprint import fingerprint
+        from ris_diag.gate import gate as run_gate
 
-    from ris_diag.fingerprint import fingerprint
-    from ris_diag.gate import gate as run_gate
-
-    name, target = _device(device, gpu), _target(case)
-    # In front of the checks: what is edited while they run wasn't judged.
-    made_for = fingerprint(target, device=name) if receipt is not None else {}
-    with _runner(target, name, seed) as runner:
-        verdict = run_gate(runner, _print_result, keep_going=keep_going)
-        _print_report(verdict.report)
-        _write(verdict.report, json_file)
-        _hand_out(receipt, verdict, made_for)
-        style = "bold green" if verdict.ready else "bold red"
-        seconds = sum(result.seconds for result in verdict.report.results)
-        Console().print(f"\n{verdict.text}", style=style, highlight=False)
-        told = f"case {verdict.report.case}, {verdict.report.device}, seed {seed}, {seconds:.0f} s"
-        click.echo(told)
+        run.planned = len(all_checks())
+        target = _target(case)
+        _there(name)
+        # In front of the checks: what is edited while they run wasn't judged.
+        made_for = fingerprint(target, device=name) if receipt is not None else {}
+        with _runner(target, name, seed, run) as runner:
+            verdict = run_gate(runner, run.took, keep_going=keep_going)
+            run.end(verdict.report)
+            _hand_out(receipt, verdict, made_for)
     if not verdict.ready:
         raise SystemExit(CLOSED)
 
@@ -261,13 +271,12 @@ def _target(target: str | None) -> str:
     return target
 
 
-def _device(device: str | None, gpu: bool) -> str:
-    """The device asked for, if it is there."""
+def _there(device: str) -> str:
+    """The device, if it is there."""
     from ris_diag.cuda import usable_device
 
-    name = _device_name(device, gpu)
-    usable_device(name)
-    return name
+    usable_device(device)
+    return device
 
 
 def _device_name(device: str | None, gpu: bool) -> str:
@@ -279,67 +288,70 @@ def _device_name(device: str | None, gpu: bool) -> str:
 
 
 @contextmanager
-def _runner(target: str | None, device: str, seed: int) -> Iterator["Runner"]:
+def _runner(target: str, device: str, seed: int, run: "Attended") -> Iterator["Runner"]:
     """The runner of a target; where torchrun started several processes, rank 0 alone prints."""
     from ris_diag.progress import for_stream, silent
     from ris_diag.ranks import launched_ranks
     from ris_diag.runner import Runner
     from ris_diag.target import load_case
 
-    target = _target(target)
+    progress = silent if _is_quiet() else for_stream()
+    run.doing = f"while {target} was loaded"
     with ExitStack() as stack:
         ranks = stack.enter_context(launched_ranks())
         load = partial(load_case, target)
-        case = load() if ranks is None else ranks.same("the case", load)
+        with progress(f"loading {target}", None):
+            case = load() if ranks is None else ranks.same("the case", load)
+        run.stop.look()
         if _is_quiet():
             stack.enter_context(redirect_stdout(StringIO()))
-        yield Runner(
+        run.runner = Runner(
             case,
             device=device if ranks is None else ranks.own_device(device),
             seed=seed,
             target=target,
-            progress=silent if _is_quiet() else for_stream(),
+            progress=progress,
             ranks=ranks,
         )
+        yield run.runner
 
 
-def _print_result(result: "Result") -> None:
-    from rich.console import Console
+@contextmanager
+def _attended(
+    device: str, seed: int, *, quiet: bool, verbose: bool, **files: Path | None
+) -> Iterator["Attended"]:
+    """A run whose report is shown and written, also where it is stopped."""
+    from ris_diag.attended import attended
 
-    from ris_diag.render import STYLES, result_line
+    def hand_out(report: "Report", stopped: str) -> None:
+        if not _is_quiet():
+            _show(report, stopped, verbosity=verbose - quiet)
+            _write(report, **files)
 
-    console = Console(soft_wrap=True, highlight=False)
-    console.print(result_line(result), style=STYLES[result.status], markup=False)
-    for line in result.lines:
-        console.print(f"      {line}", markup=False)
+    with attended(hand_out, device=device, seed=seed) as run:
+        yield run
 
 
-def _print_report(report: "Report") -> None:
-    """The diagnosis, then the message of every check that failed."""
-    from rich.console import Console
+def _show(report: "Report", stopped: str, *, verbosity: int) -> None:
+    from ris_diag.screen import show
+    from ris_diag.summary import summary
 
-    from ris_diag.render import diagnosis_lines
-
-    console = Console(soft_wrap=True, highlight=False)
-    lines = diagnosis_lines(report.diagnosis)
-    if lines:
-        console.print()
-        console.print(lines[0], style="bold red", markup=False)
-    for line in lines[1:]:
-        console.print(line, markup=False)
-    for result in report.results:
-        if result.status in ("fail", "error"):
-            console.print(f"\n{result.message()}", markup=False)
-    if report.cards:
-        console.print()
-    for card in report.cards:
-        console.print(str(card), markup=False)
+    seconds = sum(result.seconds for result in report.results)
+    told = f"case {report.case}, {report.device}, seed {report.seed}, {seconds:.0f} s"
+    lines = summary(
+        report.results,
+        told=told if report.results else "",
+        stopped=stopped,
+        verbosity=verbosity,
+        cards=report.cards,
+    )
+    show(lines, sys.stdout)
 
 
 def _write(report: "Report", json_file: Path | None) -> None:
     from ris_diag.result import write_json
 
-    if json_file is None or _is_quiet():
+    if json_file is None:
         return
     try:
         write_json(json_file, report.to_json())

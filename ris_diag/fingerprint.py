@@ -14,8 +14,8 @@ from ris_diag.case import Case
 from ris_diag.devices import numbered
 from ris_diag.places import is_users, short_path, where
 from ris_diag.result import plain
-from ris_diag.runner import versions
 from ris_diag.target import load_case
+from ris_diag.versions import versions
 
 COMPARED = ("sources", "configuration", "versions")
 
