@@ -1,14 +1,13 @@
 """Hooks and fixtures. Nothing heavy is imported unless a test or an option asks for a check."""
 
 import sys
-from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_ris import devices
 from pytest_ris.cases import MARK, parametrize
-from pytest_ris.ci import made_readable, publish
+from pytest_ris.collector import REFUSAL, Collector, refused_at_interrupt
 from pytest_ris.errors import plain_failures, usage_errors
 from pytest_ris.options import add_options
 from pytest_ris.session import KEY, RisSession, Run
@@ -17,8 +16,6 @@ from ris_diag.families import FAMILIES
 if TYPE_CHECKING:
     from ris_diag.case import Case
     from ris_diag.runner import Runner
-
-REFUSAL = "ris_refusal"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,7 +46,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", devices.MARKER)
     config.addinivalue_line("markers", f"{MARK}(cases): set by parametrize_with_checks")
     ris = config.stash[KEY] = RisSession(config)
-    ris.validate()
+    with refused_at_interrupt(ris):
+        ris.validate()
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Collector(ris), "ris-collector")
 
@@ -160,41 +158,3 @@ def ris_check(request: pytest.FixtureRequest) -> str:
     """ID of a check: a test that takes it runs once for every selected check."""
     check_id: str = request.param
     return check_id
-
-
-class Collector:
-    """Gathers results in the process that reports, from itself or from xdist workers."""
-
-    def __init__(self, ris: RisSession) -> None:
-        self.ris = ris
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep the results that a test recorded; count the tests for CUDA that didn't run."""
-        self.ris.skipped_for_cuda += devices.skipped_for_cuda(report)
-        records = made_readable(report)
-        if report.when == "teardown":  # holds what setup and call recorded
-            self.ris.records += records
-
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Show the section of the checks, if there is anything to say."""
-        if self.ris.records or self.ris.skipped_for_cuda:
-            from pytest_ris.terminal import write_summary
-
-            write_summary(terminalreporter, self.ris.records, self.ris.skipped_for_cuda)
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any) -> None:
-        """Refuse the run if a worker of xdist found that its checks have no case."""
-        refusal = getattr(node, "workeroutput", {}).get(REFUSAL)
-        if refusal is not None:
-            raise pytest.UsageError(refusal)
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_sessionfinish(self, exitstatus: int) -> Generator[None]:
-        """Write the file of --ris-json, after the summary: an error must not hide it."""
-        yield
-        self.ris.leave()
-        complete = exitstatus != pytest.ExitCode.INTERRUPTED
-        self.ris.write_json(complete=complete)
-        publish(self.ris, complete=complete)

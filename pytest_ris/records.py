@@ -67,7 +67,7 @@ def content(
     """
     from ris_diag.diagnosis import diagnose
     from ris_diag.result import Report
-    from ris_diag.runner import versions
+    from ris_diag.versions import versions
 
     groups = results_by_group(records)
     report = Report(

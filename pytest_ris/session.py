@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -116,13 +117,15 @@ class RisSession:
         Raises:
             CaseError: there is no target, or it gives no case.
         """
+        from pytest_ris.terminal import progress_for
         from ris_diag.errors import CaseError
         from ris_diag.target import EXAMPLE, load_case
 
         if self._loaded is None:
             if self.target is None:
                 raise CaseError(f"no case: {EXAMPLE}")
-            self._loaded = load_case(self.target)
+            with progress_for(self.config)(f"loading {self.target}", None):
+                self._loaded = load_case(self.target)
         return self._loaded
 
     def runner(self, case: "Case", device: str) -> "Runner":
@@ -187,9 +190,16 @@ class RisSession:
             device: as it was asked for.
             by_test: whether running this test again runs this check again, and no other.
         """
+        from ris_diag.stopping import stoppable
+
         with plain_failures():
             runner = runner_of()
-            result = runner.run_check(check)
+            with stoppable([signal.SIGINT]) as stop:
+                try:
+                    result = runner.run_check(check)
+                finally:
+                    if stop.signal is not None:  # also where the training went on
+                        raise KeyboardInterrupt
         if self.item is not None:
             if by_test and result.reproduce:
                 result = replace(result, reproduce=self._rerun(self.item, device))

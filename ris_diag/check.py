@@ -11,6 +11,7 @@ from ris_diag.families import FAMILIES
 if TYPE_CHECKING:
     from ris_diag.context import Context
 
+ANY_CHECK = ("raises", "no-steps", "loss-without-gradient")  # signs that every check may find
 CheckFunction = Callable[["Context"], None]
 # An extra of this project to the module that it installs.
 EXTRAS = {"laws": "hypothesis"}
@@ -57,6 +58,11 @@ class Check:
     requires: tuple[str, ...] = ()
     extra: str | None = None
     cuda: str = ""
+
+    @property
+    def name(self) -> str:
+        """ID and slug, `L001 one-batch-learns`."""
+        return f"{self.id} {self.slug}"
 
     @property
     def family(self) -> str:

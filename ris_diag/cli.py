@@ -1,40 +1,35 @@
-"""The command line: list, explain, check, data, gate, verify; ci, diff and hpo by themselves."""
+"""The command line: list, explain and verify; the other commands have modules of their own."""
 
-import os
 import re
-import shlex
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, redirect_stdout
 from datetime import timedelta
-from functools import partial
-from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from ris_diag import __version__
 from ris_diag.ci.command import ci
+from ris_diag.commands import (
+    CLOSED,
+    case_options,
+    check,
+    data,
+    device_name,
+    gate,
+    is_quiet,
+    target_of,
+)
 from ris_diag.diff import diff
-from ris_diag.errors import RisDiagError
+from ris_diag.errors import RequestError, RisDiagError
 from ris_diag.search.command import hpo
 
-if TYPE_CHECKING:
-    from ris_diag.result import Report, Result
-    from ris_diag.runner import Runner
-
-CLOSED, USAGE, INTERRUPTED = 1, 2, 130
+USAGE, INTERRUPTED = 2, 130
 
 
 class _Refused(click.ClickException):
     """A wrong request: one line and exit code 2."""
 
     exit_code = USAGE
-
-
-def _is_quiet() -> bool:
-    """Whether another process of the same launch speaks for this one."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and os.environ.get("RANK", "0") != "0"
 
 
 class _Group(click.Group):
@@ -44,42 +39,12 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except RisDiagError as error:
-            if _is_quiet():
+            if is_quiet():
                 raise SystemExit(USAGE) from None
             raise _Refused(str(error)) from error
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # in front of a run, or beside one
             click.echo("interrupted: no verdict", err=True)
             raise SystemExit(INTERRUPTED) from None
-
-
-def _in_a_folder(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
-    """Refuse a file that can't be written before anything runs."""
-    if path is not None and not path.parent.is_dir():
-        raise _Refused(f"{param.opts[0]} {path}: expected a file in a folder that exists")
-    return path
-
-
-def _case_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of every command that runs checks."""
-    for option in (
-        click.option("--seed", default=0, show_default=True, help="Seed of every random choice."),
-        click.option("--gpu", is_flag=True, help="Short for --device cuda."),
-        click.option("--device", help="cpu, cuda or cuda:N; default: cpu."),
-        click.option(
-            "--junit", "junit_file", type=click.Path(dir_okay=False, path_type=Path),
-            help="Write the results as JUnit XML to this file.", callback=_in_a_folder,
-        ),
-        click.option(
-            "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path),
-            help="Write the report to this file.", callback=_in_a_folder,
-        ),
-        click.option(
-            "--case", metavar="PKG.MOD:FACTORY|FILE.py",
-            help="The training under test; default: [tool.ris-diag] case in pyproject.toml.",
-        ),
-    ):  # fmt: skip
-        command = option(command)
-    return command
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -88,7 +53,7 @@ def main() -> None:
     """Checks for the training of neural networks, to be green before a hyper-parameter search."""
 
 
-for command in (hpo, ci, diff):
+for command in (check, data, gate, hpo, ci, diff):
     main.add_command(command)
 
 
@@ -118,126 +83,8 @@ def explain(check_id: str) -> None:
 
 
 @main.command()
-@_case_options
-@click.option("--select", multiple=True, metavar="ID,...", help="IDs, prefixes, slugs or families.")
-@click.option("--ignore", multiple=True, metavar="ID,...", help="The same, to leave out.")
-def check(
-    case: str | None,
-    select: tuple[str, ...],
-    ignore: tuple[str, ...],
-    device: str | None,
-    gpu: bool,
-    seed: int,
-    json_file: Path | None,
-    junit_file: Path | None,
-) -> None:
-    """Run checks on a case; exit 1 unless all that apply pass."""
-    from ris_diag.check import select_checks
-
-    checks = select_checks(select or None, ignore or None)
-    if not checks:
-        raise _Refused("--select and --ignore leave no check")
-    with _runner(case, _device(device, gpu), seed) as runner:
-        report = runner.run(checks, _print_result)
-        _print_report(report)
-        _write(report, json_file, junit_file)
-    if not report.ok:
-        raise SystemExit(CLOSED)
-
-
-@main.command()
-@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
-@click.option("--seed", default=0, show_default=True, help="Seed of every random choice.")
-@click.option("--select", multiple=True, metavar="ID,...", help="IDs, prefixes, slugs or families.")
-@click.option("--trace", type=click.FloatRange(min=0, min_open=True), help="Of each covariance.")
-@click.option(
-    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the report to this file.", callback=_in_a_folder,
-)  # fmt: skip
-def data(
-    folder: Path, seed: int, select: tuple[str, ...], trace: float | None, json_file: Path | None
-) -> None:
-    """Check scenes in .npz files: DIR/train, DIR/val and DIR/test, or DIR itself."""
-    from ris_diag.check import select_checks
-    from ris_diag.progress import for_stream
-    from ris_diag.runner import Runner
-    from ris_diag.shards import open_folder
-
-    checks = select_checks(select or "data")
-    shards = open_folder(folder)
-    counts = ", ".join(f"{shards.count(split)} {split}" for split in shards.splits)
-    click.echo(f"{folder}: scenes: {counts}")
-    command = f"ris-diag data {shlex.quote(str(folder))}" + (f" --trace {trace:g}" if trace else "")
-    case = shards.case(trace=trace)
-    runner = Runner(case, seed=seed, command=command, progress=for_stream())
-    report = runner.run(checks, _print_result)
-    _print_report(report)
-    _write(report, json_file)
-    if not report.ok:
-        raise SystemExit(CLOSED)
-
-
-@main.command()
-@_case_options
-@click.option("--keep-going", is_flag=True, help="Run all families, whatever fails.")
-@click.option(
-    "--receipt", type=click.Path(dir_okay=False, path_type=Path), callback=_in_a_folder,
-    help="What `verify` and `hpo` ask for; default: .ris-diag/receipt.json of the project.",
-)  # fmt: skip
-@click.option(
-    "--sign", "key", type=click.Path(path_type=Path), metavar="KEY",
-    help="Sign the receipt with a private key of OpenSSH.",
-)  # fmt: skip
-def gate(
-    case: str | None,
-    device: str | None,
-    gpu: bool,
-    seed: int,
-    json_file: Path | None,
-    junit_file: Path | None,
-    keep_going: bool,
-    receipt: Path | None,
-    key: Path | None,
-) -> None:
-    """Run the families in their order, write a receipt; exit 0 only if a search is worth it."""
-    from rich.console import Console
-
-    from ris_diag.exemptions import advice
-    from ris_diag.fingerprint import hashes
-    from ris_diag.gate import gate as run_gate
-    from ris_diag.gated import Kept
-    from ris_diag.receipt import default_receipt
-
-    name, target = _device(device, gpu), _target(case)
-    receipt = receipt or default_receipt()
-    loaded_from = {} if _is_quiet() else hashes(target)
-    with _runner(target, name, seed) as runner:
-        run = partial(run_gate, runner, _print_result, keep_going=keep_going)
-        if _is_quiet():  # the receipt is rank 0's
-            verdict = run()
-        else:
-            kept = Kept(path=receipt, target=target, loaded_from=loaded_from, key=key)
-            verdict = kept.run(runner, run)
-        _print_report(verdict.report)
-        _write(verdict.report, json_file, junit_file, verdict.text)
-        style = "bold green" if verdict.ready else "bold red"
-        seconds = sum(result.seconds for result in verdict.report.results)
-        Console().print(f"\n{verdict.text}", style=style, highlight=False)
-        more = advice(runner.subject.case, verdict.report.results)
-        if more:
-            click.echo(more)
-        told = f"case {verdict.report.case}, {verdict.report.device}, seed {seed}, {seconds:.0f} s"
-        click.echo(told)
-        click.echo(f"receipt: {receipt}")
-    if not verdict.ready:
-        raise SystemExit(CLOSED)
-
-
-@main.command()
 @click.argument("receipt", type=click.Path(path_type=Path), required=False, metavar="[RECEIPT]")
-@click.option("--case", metavar="PKG.MOD:FACTORY|FILE.py", help="As for the gate.")
-@click.option("--gpu", is_flag=True, help="Short for --device cuda.")
-@click.option("--device", help="For which it was made; default: cpu.")
+@case_options
 @click.option("--max-age", metavar="24h", help="30m, 24h, 7d: an older one isn't valid.")
 @click.option(
     "--signers", type=click.Path(path_type=Path), metavar="FILE",
@@ -254,8 +101,8 @@ def verify(
     """Tell whether a gate's receipt is valid for a case as it is now; exit 1 where it isn't."""
     from ris_diag.receipt import default_receipt, judged
 
-    name = _device_name(device, gpu)  # it needn't be there: a receipt can be read anywhere
-    target, path = _target(case), receipt or default_receipt()
+    name = device_name(device, gpu)  # it needn't be there: a receipt can be read anywhere
+    target, path = target_of(case), receipt or default_receipt()
     age = _duration(max_age)
     problems, git = judged(path, target=target, device=name, max_age=age, signers=signers)
     lines = [f"{path}: not valid" if problems else f"{path}: valid for {target} on {name}"]
@@ -271,115 +118,6 @@ def _duration(text: str | None) -> timedelta | None:
         return None
     found = re.fullmatch(r"(\d+)([mhd])", text)
     if found is None:
-        raise _Refused(f"--max-age {text}: expected a number and m, h or d, as 24h")
+        raise RequestError(f"--max-age {text}: expected a number and m, h or d, as 24h")
     unit = {"m": "minutes", "h": "hours", "d": "days"}[found.group(2)]
     return timedelta(**{unit: int(found.group(1))})
-
-
-def _target(target: str | None) -> str:
-    """The target that was given, or that of pyproject.toml."""
-    from ris_diag.target import EXAMPLE, configured_target
-
-    target = target or configured_target()
-    if target is None:
-        raise _Refused(f"no case: {EXAMPLE}")
-    return target
-
-
-def _device(device: str | None, gpu: bool) -> str:
-    """The device asked for, if it is there."""
-    from ris_diag.cuda import usable_device
-
-    name = _device_name(device, gpu)
-    usable_device(name)
-    return name
-
-
-def _device_name(device: str | None, gpu: bool) -> str:
-    from ris_diag.devices import is_cuda
-
-    if gpu and device is not None and not is_cuda(device):
-        raise _Refused(f"--gpu beside --device {device}: expected one of them")
-    return device if device is not None else "cuda" if gpu else "cpu"
-
-
-@contextmanager
-def _runner(target: str | None, device: str, seed: int) -> Iterator["Runner"]:
-    """The runner of a target; where torchrun started several processes, rank 0 alone prints."""
-    from ris_diag.progress import for_stream, silent
-    from ris_diag.ranks import launched_ranks
-    from ris_diag.runner import Runner
-    from ris_diag.target import load_case
-
-    target = _target(target)
-    with ExitStack() as stack:
-        ranks = stack.enter_context(launched_ranks())
-        load = partial(load_case, target)
-        case = load() if ranks is None else ranks.same("the case", load)
-        if _is_quiet():
-            stack.enter_context(redirect_stdout(StringIO()))
-        yield Runner(
-            case,
-            device=device if ranks is None else ranks.own_device(device),
-            seed=seed,
-            target=target,
-            progress=silent if _is_quiet() else for_stream(),
-            ranks=ranks,
-        )
-
-
-def _print_result(result: "Result") -> None:
-    from rich.console import Console
-
-    from ris_diag.render import STYLES, result_line
-
-    console = Console(soft_wrap=True, highlight=False)
-    console.print(result_line(result), style=STYLES[result.status], markup=False)
-    for line in result.lines:
-        console.print(f"      {line}", markup=False)
-
-
-def _print_report(report: "Report") -> None:
-    """The diagnosis, then the message of every check that failed."""
-    from rich.console import Console
-
-    from ris_diag.render import diagnosis_lines
-
-    console = Console(soft_wrap=True, highlight=False)
-    lines = diagnosis_lines(report.diagnosis)
-    if lines:
-        console.print()
-        console.print(lines[0], style="bold red", markup=False)
-    for line in lines[1:]:
-        console.print(line, markup=False)
-    for result in report.results:
-        if result.status in ("fail", "error"):
-            console.print(f"\n{result.message()}", markup=False)
-    if report.cards:
-        console.print()
-    for card in report.cards:
-        console.print(str(card), markup=False)
-
-
-def _write(
-    report: "Report", json_file: Path | None, junit_file: Path | None = None, verdict: str = ""
-) -> None:
-    """The files that were asked for, and what the CI listens to."""
-    from ris_diag.ci.github import publish
-    from ris_diag.ci.junit import write_junit
-    from ris_diag.ci.part import part_of
-    from ris_diag.result import write_json
-
-    if _is_quiet():
-        return
-    parts = [part_of(report, verdict)]
-    try:
-        option, path = "--json", json_file
-        if path is not None:
-            write_json(path, report.to_json())
-        option, path = "--junit", junit_file
-        if path is not None:
-            write_junit(path, parts)
-    except OSError as error:
-        raise _Refused(f"{option} {path}: {error.strerror}") from error
-    publish(parts, click.echo)

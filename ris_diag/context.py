@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ris_diag.case import Batch, Case, Declared
-from ris_diag.check import Check
+from ris_diag.check import ANY_CHECK, Check
 from ris_diag.covariance import CovarianceParts
 from ris_diag.errors import CaseError
 from ris_diag.graph import map_leaves, tensors_in
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from ris_diag.ranks import Ranks
 
 log = logging.getLogger("ris_diag")
-ANY_CHECK = ("raises", "no-steps", "loss-without-gradient")  # signs that every check may find
 T = TypeVar("T")
 
 

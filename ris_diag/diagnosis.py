@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ris_diag.cause import SIGNATURE, Cause, all_causes
-from ris_diag.check import get_check
-from ris_diag.context import ANY_CHECK
+from ris_diag.check import ANY_CHECK, get_check
 from ris_diag.result import Finding, Result
 
 BY_THE_WAY = 0.3  # how often a cause shows a sign that any flaw may bring about

@@ -5,6 +5,10 @@ class RisDiagError(Exception):
     """Base of the errors below: a wrong request, not a wrong training."""
 
 
+class RequestError(RisDiagError):
+    """A command can't do what it was asked for."""
+
+
 class CaseError(RisDiagError):
     """The case under test can't be found, built or used.
 

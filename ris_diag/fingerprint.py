@@ -15,8 +15,8 @@ from ris_diag.imports import source_files
 from ris_diag.measure import listed
 from ris_diag.places import TOOLKIT
 from ris_diag.result import plain
-from ris_diag.runner import versions
 from ris_diag.target import load_case
+from ris_diag.versions import versions
 
 COMPARED = ("sources", "configuration", "versions")
 

@@ -20,6 +20,7 @@ from ris_diag.context import Context
 from ris_diag.measure import captured_output
 from ris_diag.mistakes import mistakes_behind
 from ris_diag.places import place_of, where
+from ris_diag.progress import Advance
 from ris_diag.randomness import derived_seed
 
 T = TypeVar("T")
@@ -192,11 +193,13 @@ def _equal(a: Tensor, b: Tensor) -> bool:
 def prove(context: Context, law: Law) -> None:
     """Try to break a law; report the smallest counterexample and what makes such a pattern."""
     tried = 0
+    advance: Advance
 
     @st.composite
     def attempts(draw: st.DrawFn) -> Refutation | None:
         nonlocal tried
         tried += 1
+        advance("" if tried <= settings.max_examples else "shrinking", step=1)
         trial = Trial(draw, context)
         usable = True
         try:
@@ -216,7 +219,10 @@ def prove(context: Context, law: Law) -> None:
     rng = random.Random(derived_seed(subject.seed, context.check.id))  # noqa: S311  # no secret
     place = where(subject.distance)
     try:
-        with captured_output():
+        with (
+            captured_output(),
+            subject.progress("examples", settings.max_examples) as advance,
+        ):
             found = hypothesis.find(
                 attempts(), lambda result: result is not None, settings=settings, random=rng
             )

@@ -1,13 +1,10 @@
 """Results as text: the same lines on the command line and in pytest's summary."""
 
-from ris_diag.case import unlocking
 from ris_diag.cause import Cause, all_causes
 from ris_diag.check import Check, all_checks
 from ris_diag.diagnosis import Diagnosis, Evidence, Named
 from ris_diag.errors import UnknownCheckError
 from ris_diag.result import Result
-
-STYLES = {"pass": "green", "fail": "bold red", "error": "bold red", "skip": "yellow"}
 
 
 def result_line(result: Result) -> str:
@@ -21,6 +18,8 @@ def result_line(result: Result) -> str:
 
 def explanation(check: Check) -> str:
     """All that a declaration says, for a terminal."""
+    from ris_diag.case import unlocking
+
     lines = [
         f"{check.id} {check.slug} ({check.family})",
         "",

@@ -1,15 +1,11 @@
 """The one runner: pytest, the command line, the gate and a notebook all call it."""
 
-import platform
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
-
-import numpy as np
-import torch
 
 from ris_diag.case import Case, unlocking
 from ris_diag.check import Check, get_check, select_checks
@@ -20,13 +16,18 @@ from ris_diag.exemptions import exemptions, nearest
 from ris_diag.places import place_of
 from ris_diag.progress import ProgressFactory, silent
 from ris_diag.result import Card, Finding, Report, Result, Status
+from ris_diag.versions import versions
 
 if TYPE_CHECKING:
     from ris_diag.ranks import Ranks
 
 
 class Runner:
-    """Runs checks on one case; a check that others build on runs once."""
+    """Runs checks on one case; a check that others build on runs once.
+
+    Attributes:
+        doing: the check that runs, or ran last; "" before the first.
+    """
 
     def __init__(
         self,
@@ -66,6 +67,7 @@ class Runner:
         self.subject = Subject(case, usable_device(device), seed, progress, ranks)
         cuda = self.subject.device.type == "cuda"
         self._card = OnCard(self.subject.device) if cuda else None
+        self.doing = ""
         self._results: dict[str, Result] = {}
         self._shared: dict[str, Result] = {}
 
@@ -76,12 +78,13 @@ class Runner:
             UnknownCheckError: no such check.
         """
         check, ranks = get_check(name), self.subject.ranks
+        self.doing = check.name
         if ranks is None:
             return self._own_result(check.id)
         if check.id not in self._shared:
             from ris_diag.shared import shared_result
 
-            ranks.doing = f"{check.id} {check.slug}"
+            ranks.doing = self.doing
             self._shared[check.id] = shared_result(ranks, self._own_result(check.id))
         return self._shared[check.id]
 
@@ -96,11 +99,16 @@ class Runner:
         self, checks: Iterable[Check], on_result: Callable[[Result], None] | None = None
     ) -> Report:
         """Run checks in order, whatever the earlier ones found."""
-        results = []
-        for check in checks:
-            results.append(self.run_check(check.id))
-            if on_result is not None:
-                on_result(results[-1])
+        checks, results = list(checks), []
+        families = {check.family for check in checks}
+        name = families.pop() if len(families) == 1 else "checks"
+        with self.subject.progress(name, len(checks)) as advance:
+            for check in checks:
+                advance(check.name, step=0)
+                results.append(self.run_check(check.id))
+                if on_result is not None:
+                    on_result(results[-1])
+                advance(check.name)
         return self.report(results)
 
     def report(self, results: list[Result]) -> Report:
@@ -279,18 +287,6 @@ def run(
         DeviceError: the device isn't there.
     """
     return Runner(case, device=device, seed=seed).run(select_checks(select, ignore))
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the results depend on."""
-    from ris_diag import __version__
-
-    return {
-        "ris_diag": __version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def _sign_of(error: BaseException) -> str:

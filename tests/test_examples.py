@@ -81,7 +81,7 @@ def test_notebook(example: pytest.Pytester) -> None:
     indirect=["example"],
 )
 def test_command_line_by_itself(example: pytest.Pytester, case: str) -> None:
-    command = (sys.executable, "-m", "ris_diag", "check", f"--case={case}")
+    command = (sys.executable, "-m", "ris_diag", "check", "-v", f"--case={case}")
     result = example.run(*command, "--select=guard,litmus")
     assert result.ret == 0
     result.stdout.fnmatch_lines(["pass  L013 *"])

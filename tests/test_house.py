@@ -3,17 +3,18 @@
 import ast
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 import ris_diag
 from ris_diag.cause import AREAS, Cause, all_causes
-from ris_diag.check import all_checks
-from ris_diag.context import ANY_CHECK
+from ris_diag.check import ANY_CHECK, all_checks, select_checks
 from ris_diag.diagnosis import SYMPTOMS
 from ris_diag.pages import pages
-from ris_diag.render import diagnosis_lines, result_line
+from ris_diag.screen import fitted
+from ris_diag.summary import summary
 from tests.faults.all import ALL_FAULTS, RANKED_FAULTS
 from tests.faults.catalogue import one_step_an_epoch
 from tests.faults.metrics import note_formula
@@ -35,6 +36,7 @@ ALLOWED = {
 ALSO = {
     "model/case.py": {"ris_diag"},
     "ris_diag/cli.py": {"click"},
+    "ris_diag/commands.py": {"click"},
     "ris_diag/__main__.py": {"click"},
     "ris_diag/strategies.py": {"hypothesis"},
     "ris_diag/proof.py": {"hypothesis"},
@@ -109,6 +111,7 @@ def test_the_table_of_rooms_can_fail() -> None:
         "seeding",
         "cases",
         "ci",
+        "collector",
         "devices",
         "errors",
         "records",
@@ -258,27 +261,29 @@ def test_every_page_is_linked_from_its_index() -> None:
         assert {f"{name}.md" for name in known} <= set(links(index))
 
 
+SCREENS = re.findall(r"^```text\n((?:READY|NOT READY).*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def settled(screen: str) -> list[str]:
+    """Lines of a screen without what another machine measures otherwise."""
+    lines = [re.sub(r" +\d+(\.\d)? s\b", "", line) for line in screen.splitlines()]
+    return [line for line in lines if not line.startswith(("  loss", "  Litmus", "  6 modules"))]
+
+
 def test_readme_shows_the_report_that_a_fault_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    report = ris_diag.run(one_step_an_epoch(), select=["guard", "litmus"])
-    message = report["L009"].message().splitlines()[:3]  # the last line names how it was called
-    shown = "\n".join([*diagnosis_lines(report.diagnosis), "", *message])
-    assert shown in README
+    target = "tests.faults.catalogue:one_step_an_epoch"
+    checks = select_checks(["guard", "litmus"])
+    report = ris_diag.Runner(one_step_an_epoch(), target=target).run(checks)
+    lines = summary(report.results, told="case ris-reference-4x4, cpu, seed 0, 2 s")
+    shown = "\n".join(text for text, _ in fitted(lines, width=None, encoding="utf-8"))
+    assert settled(shown) == settled(SCREENS[1])
 
 
-def test_readme_shows_checks_and_counts_as_they_are() -> None:
-    known = {check.id: check for check in all_checks()}
-    lines = re.findall(r"^(?:pass|skip|fail)  [A-Z]\d{3} .* s(?:  .*)?$", README, re.MULTILINE)
-    assert len(lines) > 20
-    for line in lines:
-        status, name, _, seconds, _, *note = line.split(maxsplit=5)
-        result = ris_diag.Result(
-            **{key: getattr(known[name], key) for key in ("id", "slug", "family", "title")},
-            status=status,
-            seconds=float(seconds),
-            cause="".join(note),
-        )
-        assert result_line(result) == line
+def test_readme_shows_families_and_counts_as_they_are() -> None:
+    told = re.findall(r"^(\w+) +[\d.]+ s  (.*)$", SCREENS[0], re.MULTILINE)
+    counted = {family: sum(map(int, re.findall(r"\d+", counts))) for family, counts in told}
+    assert counted == Counter(check.family for check in all_checks())
     assert f"{len(all_checks())} checks" in README
     assert f"{len(all_causes())} causes" in README
 

@@ -32,7 +32,7 @@ def block(beginning: str) -> str:
 def test_the_second_section_in_an_empty_folder(tmp_path: Path, options: list[str]) -> None:
     (tmp_path / "conftest.py").write_text(block("# conftest.py"), encoding="utf-8")
     assert "    pytest --pyargs pytest_ris.suite\n" in README
-    command = [sys.executable, "-m", "pytest", "--pyargs", "pytest_ris.suite", *options]
+    command = [sys.executable, "-m", "pytest", "-v", "--pyargs", "pytest_ris.suite", *options]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout
     assert "pass  L001 one-batch-learns" in run.stdout

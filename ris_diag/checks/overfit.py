@@ -8,6 +8,7 @@ import torch
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context, DeviceBatches, Subject
 from ris_diag.covariance import OF_ESTIMATES
+from ris_diag.curves import estimator_table
 from ris_diag.measure import (
     Fitted,
     length_of,
@@ -130,6 +131,9 @@ def generalises(context: Context) -> None:
     context.measure(
         train_loss=train,
         validation_loss=loss,
+        train_losses=[epoch.train for epoch in epochs],
+        validation_losses=[epoch.validation for epoch in epochs],
+        beta=run.beta,
         nmse={name: mean for name, (mean, _) in means.items()},
         nmse_standard_error={name: error for name, (_, error) in means.items()},
         untrained=run.first,
@@ -238,20 +242,3 @@ def worth_a_search(context: Context) -> None:
         f"R_pred {means['R_pred']:.4f} against {best} {means[best]:.4f} "
         f"({-gain / means[best]:+.1%}): {verdict}"
     )
-
-
-def estimator_table(means: dict[str, tuple[float, float]], beta: float) -> list[str]:
-    """Lines of the estimator table, mean NMSE and standard error."""
-    notes = {
-        "R_pred": "the network alone",
-        "R_blend": f"what inference hands out, beta {beta:.2f}",
-        "R_samp": "the sample covariance",
-        "blend floor": f"R_blend if R_pred were perfect, beta {beta:.2f}",
-    }
-    width = max(map(len, means))
-    header = f"{'NMSE on fresh scenes':<{width}}   mean   +-se"
-    rows = [
-        f"{name:<{width}}  {mean:.4f}  {error:.4f}  {notes.get(name, 'classical')}"
-        for name, (mean, error) in means.items()
-    ]
-    return [header, *rows]

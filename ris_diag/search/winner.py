@@ -20,12 +20,12 @@ from ris_diag.context import to_device
 from ris_diag.errors import SearchError
 from ris_diag.randomness import derived_seed
 from ris_diag.result import write_json
-from ris_diag.runner import versions
 from ris_diag.search.claims import retried
 from ris_diag.search.searchable import Searchable, load_searchable
 from ris_diag.search.storage import Store
 from ris_diag.search.training import Conditions, fresh_samples, metric_of, train
 from ris_diag.search.worker import BEST, Order, trial_seed
+from ris_diag.versions import versions
 
 SEEDS = 3
 SCHEMA = 1

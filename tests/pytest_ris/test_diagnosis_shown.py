@@ -52,12 +52,12 @@ def index_of(lines: list[str], start: str) -> int:
     return next(number for number, line in enumerate(lines) if line.startswith(start))
 
 
-def test_the_command_line_says_it_behind_the_table_and_in_front_of_the_messages() -> None:
+def test_the_command_line_says_it_behind_the_verdict_and_in_front_of_the_checks() -> None:
     result = RIS.invoke(main, ["check", "--case=piled:case", "--select=L009,L011"])
     assert result.exit_code == 1
     lines = result.stdout.splitlines()
-    assert lines[0].startswith("pass  L009")
-    assert lines[1].startswith("fail  L011")
+    assert lines[0].startswith("NOT READY: L011 not passed")
+    assert lines[1].startswith("case piled, cpu, seed 0, ")
     assert lines[2:4] == ["", HEAD]
     assert lines[4] == "  Gradients are added up over the steps: nothing clears them."
     assert lines[5].startswith("  Place: piled.py:")
@@ -65,16 +65,18 @@ def test_the_command_line_says_it_behind_the_table_and_in_front_of_the_messages(
     assert lines[7].startswith("  Silent because: ")
     assert lines[8].startswith("  Repair: ")
     assert lines[9:10] == [""]
-    assert lines[10].startswith("L011 gradients-are-cleared: 11 of 12 steps")
+    assert lines[10].startswith("litmus ")
+    assert lines[10].endswith(" s  1 pass, 1 fail")
+    assert lines[11].startswith("fail  L011 gradients-are-cleared: 11 of 12 steps")
 
 
 @pytest.mark.parametrize("command", [["check", "--select=L011"], ["gate"]])
-def test_it_comes_before_the_verdict(command: list[str]) -> None:
+def test_it_comes_behind_the_verdict(command: list[str]) -> None:
     result = RIS.invoke(main, [*command, "--case=piled:case"])
     assert result.exit_code == 1
     lines = result.stdout.splitlines()
-    assert index_of(lines, "fail  L011") < index_of(lines, HEAD)
-    assert index_of(lines, HEAD) < index_of(lines, "L011 gradients-are-cleared: ")
+    assert lines[0].startswith("NOT READY: ")
+    assert index_of(lines, HEAD) < index_of(lines, "fail  L011 gradients-are-cleared: ")
     assert [line for line in lines if line.startswith("Diagnosis: ")] == [HEAD]
 
 
@@ -107,10 +109,10 @@ def test_the_summary_opens_with_it(project: pytest.Pytester, mode: list[str]) ->
     result = project.runpytest_inprocess(*mode, "--ris-case=piled:case", "--ris-select=L009,L011")
     assert result.ret == 1
     lines = section(result)
-    assert lines[0] == HEAD
-    assert lines[2].startswith("  Place: piled.py:")
-    assert index_of(lines, "pass  L009") > index_of(lines, "  Repair: ")
-    assert lines[-1].startswith("NOT READY: L011 not passed; ")
+    assert lines[0].startswith("NOT READY: L011 not passed; ")
+    assert lines[1:3] == ["", HEAD]
+    assert lines[4].startswith("  Place: piled.py:")
+    assert index_of(lines, "fail  L011") > index_of(lines, "  Repair: ")
 
 
 def test_every_case_has_its_own(project: pytest.Pytester, mode: list[str]) -> None:
@@ -126,12 +128,11 @@ def test_every_case_has_its_own(project: pytest.Pytester, mode: list[str]) -> No
     )
     result = project.runpytest_inprocess(*mode, "--ris-select=L009,L011", "--ris-json=out.json")
     lines = section(result)
-    assert [line for line in lines if line.startswith(("case ", "Diagnosis"))] == [
-        "case learns",
-        "case piled",
+    assert [line.partition(";")[0] for line in lines if ";" in line or line == HEAD] == [
+        "learns: 2 pass",
+        "piled: NOT READY: L011 not passed",
         HEAD,
     ]
-    assert lines.index(HEAD) == lines.index("case piled") + 1
     report = json.loads((project.path / "out.json").read_text())
     named = {entry["case"]: entry["named"] for entry in report["diagnoses"]}
     assert named["learns"] == []
@@ -141,14 +142,14 @@ def test_every_case_has_its_own(project: pytest.Pytester, mode: list[str]) -> No
 
 def test_quiet_is_one_line_and_the_verdict(project: pytest.Pytester) -> None:
     result = project.runpytest_inprocess("-q", "--ris-case=piled:case", "--ris-select=L011")
-    head, verdict = section(result)
+    verdict, head = section(result)
     assert head == HEAD
     assert verdict.startswith("NOT READY: L011 not passed; ")
 
 
 def test_a_green_summary_has_none(project: pytest.Pytester, mode: list[str]) -> None:
     result = project.runpytest_inprocess(*mode, "--ris-case=tiny:learns", "--ris-select=L009,L011")
-    assert section(result)[0].startswith("pass  L009")
+    assert section(result)[0].startswith("2 pass; no verdict: ")
     result.stdout.no_fnmatch_line("*Diagnosis*")
 
 

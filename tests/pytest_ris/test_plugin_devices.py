@@ -243,10 +243,9 @@ def test_one_test_for_cuda(project: pytest.Pytester, option: str) -> None:
 def test_the_line_stands_below_the_checks(project: pytest.Pytester, mode: list[str]) -> None:
     project.makepyfile(test_own=OWN)
     result = project.runpytest_inprocess(*mode, "--ris-case=tiny:learns", "--ris-select=L009")
-    assert section(result)[-2:] == [
-        f"1 pass; no verdict: {COUNT - 1} checks did not run",
-        "2 tests for CUDA skipped: no --gpu",
-    ]
+    lines = section(result)
+    assert lines[0] == f"1 pass; no verdict: {COUNT - 1} checks did not run"
+    assert lines[-1] == "2 tests for CUDA skipped: no --gpu"
 
 
 def test_tests_for_cuda_run_where_it_is_asked_for(gpus: pytest.Pytester) -> None:
@@ -306,15 +305,13 @@ def test_every_check_runs_once_a_device(gpus: pytest.Pytester, mode: list[str]) 
     result = run(gpus, mode, *BOTH, "--ris-case=odd:case", "--ris-select=G001,L009")
     result.assert_outcomes(failed=2, skipped=2)
     lines = section(result)
-    assert [line for line in lines if line.startswith(("device", "fail", "cpu: ", "cuda:1"))] == [
-        "device cpu",
-        *[line for line in lines if line.startswith("fail  L009")][:1],
+    assert [line for line in lines if line.startswith(("fail", "cpu: ", "cuda:1"))] == [
         f"cpu: NOT READY: L009 not passed; G001 do not apply to this case, which lacks parts they "
         f"need; {COUNT - 2} checks did not run",
-        "device cuda:1",
-        *[line for line in lines if line.startswith("fail  L009")][1:],
+        *[line for line in lines if line.startswith("fail  L009")][:1],
         f"cuda:1: NOT READY: L009 not passed; G001 do not apply to this case, which lacks parts "
         f"they need; {COUNT - 2} checks did not run",
+        *[line for line in lines if line.startswith("fail  L009")][1:],
         FAKE,
     ]
     assert len([line for line in lines if line.startswith("Diagnosis: C072")]) == 2
@@ -366,9 +363,8 @@ def test_cases_and_devices(gpus: pytest.Pytester) -> None:
 def test_one_device_is_not_named_in_vain(gpus: pytest.Pytester, mode: list[str]) -> None:
     options = ("--gpu", "--ris-case=tiny:learns", "--ris-select=L009", "--ris-json=out.json")
     lines = section(run(gpus, mode, *options))
-    assert lines[0].startswith("pass  L009")
-    assert lines[1] == f"1 pass; no verdict: {COUNT - 1} checks did not run"
-    assert lines[2].endswith(": Fake, compute capability 1.2, peak memory 1.0 MiB")
+    assert lines[0] == f"1 pass; no verdict: {COUNT - 1} checks did not run"
+    assert lines[-1].endswith(": Fake, compute capability 1.2, peak memory 1.0 MiB")
     report = report_of(gpus)
     assert report["device"] == report["results"][0]["device"] == "cuda"
     assert "diagnosis" in report
@@ -377,7 +373,7 @@ def test_one_device_is_not_named_in_vain(gpus: pytest.Pytester, mode: list[str])
 def test_nothing_is_said_of_cards_without_cuda(project: pytest.Pytester) -> None:
     options = ("--ris-case=tiny:learns", "--ris-select=L009", "--ris-json=out.json")
     result = project.runpytest_inprocess(*options)
-    assert len(section(result)) == 2
+    assert "capability" not in str(section(result))
     report = report_of(project)
     assert (report["device"], report["cards"]) == ("cpu", [])
 

@@ -91,14 +91,17 @@ def test_summary_and_report_tell_cases_apart(project: pytest.Pytester, mode: lis
     result.stdout.fnmatch_lines(
         [
             "=* ris-diag =*",
-            "case frozen",
+            f"frozen: NOT READY: L009 not passed; {COUNT - 1} checks did not run",
+            "",
             "Diagnosis: C072 steps-missing, *",
             *["  *"] * 5,
-            "fail  L009 one-step-a-batch *",
-            f"frozen: NOT READY: L009 not passed; {COUNT - 1} checks did not run",
-            "case learns",
-            "pass  L009 one-step-a-batch *",
+            "",
+            "litmus * s  1 fail",
+            "fail  L009 one-step-a-batch: *",
+            "",
             f"learns: 1 pass; no verdict: {COUNT - 1} checks did not run",
+            "",
+            "litmus * s  1 pass",
         ],
         consecutive=True,
     )
@@ -116,8 +119,8 @@ def test_first_cause_and_verdict_where_quiet(project: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(
         [
             "=* ris-diag =*",
-            "frozen: Diagnosis: C072 *",
             "frozen: NOT READY: *",
+            "frozen: Diagnosis: C072 *",
             "learns: 1 pass; *",
         ],
         consecutive=True,
@@ -377,7 +380,7 @@ def test_script_under_pytest_and_the_command_line(script: Path, project: pytest.
 
     result = project.runpytest_inprocess("--ris-case=user/train.py", "--ris-select=G001,L009")
     result.assert_outcomes(passed=1, skipped=1)
-    told = CliRunner().invoke(main, ["check", "--case=user/train.py", "--select=L009"])
+    told = CliRunner().invoke(main, ["check", "-v", "--case=user/train.py", "--select=L009"])
     assert "pass  L009" in told.output
     assert CliRunner().invoke(main, ["check", "--case=user/trian.py"]).exit_code == 2
 

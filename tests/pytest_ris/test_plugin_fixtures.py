@@ -85,7 +85,7 @@ def test_result_recorded_in_setup_is_shown(project: pytest.Pytester) -> None:
     )
     failed = project.runpytest_inprocess("--ris-case=tiny:frozen")
     failed.assert_outcomes(errors=1)
-    failed.stdout.fnmatch_lines(["fail  L001 one-batch-learns *", "NOT READY: L001 not passed*"])
+    failed.stdout.fnmatch_lines(["NOT READY: L001 not passed*", "fail  L001 one-batch-learns: *"])
     passed = project.runpytest_inprocess("--ris-case=tiny:learns")
     passed.assert_outcomes(passed=1)
     passed.stdout.fnmatch_lines(["1 pass; no verdict*"])

@@ -71,7 +71,7 @@ def test_exception_in_user_code_names_its_line(project: pytest.Pytester) -> None
             consecutive=True,
         )
     result.stdout.fnmatch_lines(
-        ["error L001 *", "error L009 *", "NOT READY: L001, L009 not passed*"]
+        ["NOT READY: L001, L009 not passed*", "error L001 *", "error L009 *"]
     )
 
 

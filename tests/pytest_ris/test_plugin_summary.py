@@ -39,22 +39,39 @@ def section(result: pytest.RunResult) -> list[str]:
 
 def test_lines_of_the_checks(project: pytest.Pytester, mode: list[str]) -> None:
     result = project.runpytest_inprocess(
-        *mode, "--ris-case=tiny:learns", "--ris-select=G001,L001,L009"
+        *mode, "-v", "--ris-case=tiny:learns", "--ris-select=G001,L001,L009"
     )
     lines = section(result)
-    assert lines[0].startswith("skip  G001 weights-in-range")
-    assert lines[0].endswith("  does not apply: needs Case.declared")
-    assert lines[1].startswith("pass  L001 one-batch-learns")
-    steps = [line.split("loss=")[0] for line in lines[2:7]]
+    verdict = f"2 pass, 1 skip; no verdict: {UNFIT}; {COUNT - 3} checks did not run"
+    assert lines[:2] == [verdict, ""]
+    assert re.fullmatch(r"guard +\d+\.\d s  1 skip", lines[2])
+    assert lines[3].startswith("skip  G001 weights-in-range")
+    assert lines[3].endswith("  does not apply: needs Case.declared")
+    assert re.fullmatch(r"litmus +\d+\.\d s  2 pass", lines[4])
+    assert lines[5].startswith("pass  L001 one-batch-learns")
+    steps = [line.split("loss=")[0] for line in lines[6:11]]
     assert steps == [f"      Step {number}/5: " for number in range(1, 6)]
-    assert lines[7].startswith("      Litmus: loss ")
-    assert lines[7].endswith(": PASS")
-    assert lines[8].startswith("pass  L009 one-step-a-batch")
-    assert lines[9:] == [f"1 skip, 2 pass; no verdict: {UNFIT}; {COUNT - 3} checks did not run"]
+    assert lines[11].startswith("      Litmus: loss ")
+    assert lines[11].endswith(": PASS")
+    assert lines[12].startswith("pass  L009 one-step-a-batch")
+    assert re.fullmatch(r"  loss  [\d.]+ \S{5} [\d.]+", lines[13])
+    assert lines[14:15] == ["  gradient  update/weight  zeros  module"]
+    assert re.fullmatch(r" +[\d.]+ +[\d.]+ +0%  Linear", lines[15])
+    assert len(lines) == 16
+
+
+def test_passes_are_folded(project: pytest.Pytester, mode: list[str]) -> None:
+    lines = section(
+        project.runpytest_inprocess(*mode, "--ris-case=tiny:learns", "--ris-select=G,L009")
+    )
+    assert [line for line in lines if line[:5] in ("pass ", "skip ")] == []
+    assert re.fullmatch(r"litmus +\d+\.\d s  1 pass", lines[-1])
 
 
 def test_beta_walk_of_the_reference(project: pytest.Pytester) -> None:
-    result = project.runpytest_inprocess("--ris-case=model.case:reference", "--ris-select=L001")
+    result = project.runpytest_inprocess(
+        "-v", "--ris-case=model.case:reference", "--ris-select=L001"
+    )
     betas = [line.split(", loss")[0].strip() for line in section(result) if "Step" in line]
     assert betas == [
         "Step 1/5: beta=0.000",
@@ -74,9 +91,9 @@ def test_quiet_leaves_the_verdict(project: pytest.Pytester) -> None:
 
 def test_ready_if_all_ran_and_passed(project: pytest.Pytester, mode: list[str]) -> None:
     project.makepyfile(test_suite=RECORDED.format(ids=IDS[::-1], changed={}))
-    lines = section(project.runpytest_inprocess(*mode))
-    assert [line.split()[1] for line in lines[:-1]] == IDS
-    assert lines[-1] == READY
+    lines = section(project.runpytest_inprocess(*mode, "-v"))
+    assert [line.split()[1] for line in lines if line.startswith("pass  ")] == IDS
+    assert lines[0] == READY
 
 
 @pytest.mark.parametrize(
@@ -86,7 +103,7 @@ def test_ready_if_all_ran_and_passed(project: pytest.Pytester, mode: list[str]) 
         ({"O003": {"status": "error", "cause": "E"}}, "NOT READY: O003 not passed"),
         (
             {"G001": {"status": "skip", "cause": "needs"}},
-            f"1 skip, {COUNT - 1} pass; no verdict: {UNFIT}",
+            f"{COUNT - 1} pass, 1 skip; no verdict: {UNFIT}",
         ),
         ({"L003": {"status": "skip", "expected": "ticket 12"}}, READY),
         (
@@ -101,14 +118,14 @@ def test_verdict(
 ) -> None:
     project.makepyfile(test_suite=RECORDED.format(ids=IDS, changed=changed))
     result = project.runpytest_inprocess()
-    assert section(result)[-1] == verdict
+    assert section(result)[0] == verdict
     assert (READY in result.stdout.str()) == (verdict == READY)
 
 
 def test_no_verdict_on_a_part(project: pytest.Pytester) -> None:
     project.makepyfile(test_suite=RECORDED.format(ids=IDS[:-1], changed={}))
     verdict = f"{COUNT - 1} pass; no verdict: 1 check did not run"
-    assert section(project.runpytest_inprocess())[-1] == verdict
+    assert section(project.runpytest_inprocess())[0] == verdict
 
 
 def test_ready_by_the_runner(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +135,7 @@ def test_ready_by_the_runner(project: pytest.Pytester, monkeypatch: pytest.Monke
     waiting = sum(bool(entry.cuda) for entry in registry.all_checks())
     result = project.runpytest_inprocess("--ris-case=tiny:bare")
     result.assert_outcomes(passed=COUNT - waiting, skipped=waiting)
-    assert section(result)[-1] == READY
+    assert section(result)[0] == READY
 
 
 @pytest.mark.parametrize("no_color", [False, True])

@@ -1,5 +1,7 @@
 """The observer sees what happens and leaves nothing behind."""
 
+import threading
+
 import pytest
 import torch
 from torch import nn
@@ -89,6 +91,33 @@ def test_the_last_step_is_taken_before_the_stop() -> None:
     with observe(model, stop_after=1):
         train(model, 10)
     assert not torch.equal(before, model.weight)
+
+
+def test_a_thread_that_trains_is_stopped_without_a_traceback(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    hook = threading.excepthook
+    with observe(stop_after=1) as trace:
+        thread = threading.Thread(target=train, args=(nn.Linear(3, 1), 10))
+        thread.start()
+        thread.join()
+    assert len(trace.steps) == 1
+    assert capsys.readouterr().err == ""
+    assert threading.excepthook is hook
+
+
+def test_an_error_in_a_thread_is_still_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[type[BaseException] | None] = []
+    monkeypatch.setattr(threading, "excepthook", lambda ended: seen.append(ended.exc_type))
+
+    def fail() -> None:
+        raise ValueError
+
+    with observe(stop_after=1):
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+    assert seen == [ValueError]
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])

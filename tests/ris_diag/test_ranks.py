@@ -261,7 +261,7 @@ def torchrun(*command: str, folder: Path = ROOT) -> subprocess.CompletedProcess[
     )
 
 
-CHECKED = ("-m", "ris_diag", "check", "--select", "L009,L06", "--case")
+CHECKED = ("-m", "ris_diag", "check", "-v", "--select", "L009,L06", "--case")
 
 
 @pytest.mark.slow
