@@ -32,6 +32,19 @@ def norm_of(tensor: Tensor | None) -> Tensor | None:
     return norm.double()
 
 
+def zeros_of(tensor: Tensor | None) -> Tensor | None:
+    """Share of the entries that are exactly zero, float64 []; None for None.
+
+    Entries that a sparse tensor leaves out are zero.
+    """
+    if tensor is None:
+        return None
+    values = tensor.detach()
+    if values.is_sparse:
+        values = values.coalesce().values()
+    return 1 - torch.count_nonzero(values).double() / max(1, tensor.numel())
+
+
 def stacked(norms: list[Tensor | None]) -> Tensor:
     """float64 [P] on the CPU; -1 for None."""
     if not norms:

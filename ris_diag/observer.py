@@ -22,7 +22,7 @@ from torch.optim.optimizer import (
 )
 
 from ris_diag.graph import leaves, nodes, tensors_in
-from ris_diag.norms import hash_of, norm_of, product, stacked, transformed
+from ris_diag.norms import hash_of, norm_of, product, stacked, transformed, zeros_of
 from ris_diag.operations import Operations
 from ris_diag.places import calling_place
 from ris_diag.trace import Backward, Call, Step, Trace, Usage
@@ -137,7 +137,7 @@ class _Watch:
         self._left: Tensor | None = None
         self._scales: dict[int, float] = {}
         self._cleared: dict[int, bool] = {}
-        self._before: tuple[list[int], Tensor, Tensor, list[Tensor]] | None = None
+        self._before: tuple[list[int], Tensor, Tensor, Tensor, list[Tensor]] | None = None
         self._undone: dict[Optimizer, Undone] = {}
         self._undone_now = 0.0
         self._halved_now: torch.dtype | None = None
@@ -310,8 +310,9 @@ class _Watch:
         with torch.no_grad():
             copies = [p.detach().clone() for p in held]
             gradients = stacked([norm_of(p.grad) for p in held])
+            zeros = stacked([zeros_of(p.grad) for p in held])
             self._turned_now = self._turned.cosine(held)
-        self._before = (numbers, gradients, stacked([norm_of(p) for p in copies]), copies)
+        self._before = (numbers, gradients, zeros, stacked([norm_of(p) for p in copies]), copies)
         undone = self._undone.setdefault(optimizer, Undone())
         self._undone_now, self._halved_now = undone.share(held), undone.halved(held)
         self._in_step = True
@@ -321,7 +322,7 @@ class _Watch:
         self._in_step = self._in_backward = False
         if self._before is None:
             return
-        numbers, gradients, weights, copies = self._before
+        numbers, gradients, zeros, weights, copies = self._before
         number = self.trace.optimizers.index(optimizer)
         held = _parameters(optimizer)
         updates = [p.detach() - c for p, c in zip(held, copies, strict=False)]
@@ -333,6 +334,7 @@ class _Watch:
                 gradients=gradients,
                 weights=weights,
                 moved=stacked([norm_of(update) for update in updates]),
+                zeros=zeros,
                 expected=-sum(map(product, held, updates)),
                 cleared=self._cleared[number],
                 backward=len(self.trace.backward),

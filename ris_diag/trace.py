@@ -52,6 +52,7 @@ class Step:
         numbers: which parameters it holds.
         gradients: norm of each gradient as the step sees it, float64 [P']; -1 where there is none.
         weights, moved: norm of each parameter in front of the step, and of its update, [P'].
+        zeros: share of the entries of each gradient that are exactly zero, [P']; -1 without one.
         expected: what the loss should lose by this step to first order, <gradient, -update>.
         cleared: whether its gradients were zero or absent at some time since its last step.
         backward: how many backward passes came before it.
@@ -69,6 +70,7 @@ class Step:
     gradients: Tensor
     weights: Tensor
     moved: Tensor
+    zeros: Tensor
     expected: float
     cleared: bool
     backward: int

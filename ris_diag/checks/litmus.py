@@ -5,6 +5,7 @@ import math
 from ris_diag.case import Plan
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context, Subject
+from ris_diag.flow import flow_of
 from ris_diag.measure import LITMUS_BATCH, LITMUS_EPOCHS, LITMUS_STEPS, litmus, run_fit
 from ris_diag.places import where
 
@@ -18,7 +19,9 @@ WALK_EPOCHS = 10  # a warm-up of two of them, then the final value
     title="Five steps of the real loop on one frozen batch lower the loss",
     what="Freezes one batch, lets the author's own loop take five optimiser steps while beta walks "
     "from its start to its final value, and compares the loss of the first and of the last "
-    "weights at the same, last beta; NMSE(R_pred) by itself must fall too.",
+    "weights at the same, last beta; NMSE(R_pred) by itself must fall too. Keeps `losses`, `beta` "
+    "and, by module, `gradient_norm`, `update_to_weight`, `zero_gradients` (the share of exactly "
+    "zero entries) of every step.",
     why="The walk of beta alone lowers the loss wherever R_samp is nearer to the truth than an "
     "untrained R_pred: a loss that falls along the walk can belong to a frozen network.",
     sources=("S6",),
@@ -72,6 +75,8 @@ def one_batch_learns(context: Context) -> None:
     context.measure(
         losses=trace.losses,
         mean_gradient_norms=means,
+        beta=[step.beta for step in steps],
+        modules=flow_of(trace),
         loss_first_weights=first,
         loss_last_weights=last,
         drop=drop,

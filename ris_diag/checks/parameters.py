@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context
+from ris_diag.flow import flow_of
 from ris_diag.measure import Fitted, listed
 from ris_diag.trace import Step, Trace
 from ris_diag.watched import (
@@ -166,7 +167,8 @@ def _held_twice(trace: Trace) -> list[int]:
     "parameters-get-gradient",
     title="Every trainable parameter is reached by a gradient",
     what="Looks at the gradient of every trainable parameter behind every backward pass: at least "
-    "one must be there and not exactly zero.",
+    "one must be there and not exactly zero. Keeps `losses` and, by module, `gradient_norm`, "
+    "`update_to_weight` and `zero_gradients` (the share of exactly zero entries) of every step.",
     why="A detach(), an argmax or a branch that is never taken leaves a part of the model at its "
     "initial weights, and the loss falls on the rest.",
     sources=("B1", "S12"),
@@ -216,6 +218,7 @@ def parameters_get_gradient(context: Context) -> None:
         elif value < 0 and not (parameter.ndim < 2 and name.rpartition(".")[0] in arrives):
             none.append(name)  # a derivative by the input has lost the last bias, too
     context.measure(trainable=len(trainable), none=none, zero=zero, starved=starved)
+    context.measure(losses=trace.losses, modules=flow_of(trace))
     limit = context.limit("max_offenders")
     sampled = {called.place: called for called in dissected(subject).sampled}
     if sampled:
