@@ -1,6 +1,6 @@
 """Gradients, updates and zeros of a training by module: plain data for tables and figures."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ def flow_of(trace: Trace) -> Flow:
         optimiser's step. Without an optimiser there are the norms behind every backward pass.
     """
     members = _members(trace)
-    rows = trace.steps or [b.after for b in trace.backward]
+    rows: Sequence[Step | Tensor] = trace.steps or [b.after for b in trace.backward]
     count = len(trace.names)
     sizes = torch.tensor([p.numel() for p in trace.parameters], dtype=torch.float64)
     found: Flow = {
@@ -56,7 +56,11 @@ def flow_in(results: Iterable[Result]) -> tuple[str, Mapping[str, Any]]:
     Behind JSON, a number that isn't finite is a text: "NaN", "Infinity".
     """
     held = {result.id: result.measurements.get("modules") for result in results}
-    return next(((name, held[name]) for name in SHOWN_BY if held.get(name)), ("", {}))
+    for name in SHOWN_BY:
+        modules = held.get(name)
+        if modules:
+            return name, modules
+    return "", {}
 
 
 def _by_parameter(row: Step | Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

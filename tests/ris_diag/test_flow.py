@@ -17,10 +17,11 @@ class Half(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
+        layer = nn.Linear(3, 4)
+        self.body = nn.Sequential(layer, nn.ReLU())
         self.head = nn.Linear(4, 1)
         with torch.no_grad():
-            self.body[0].bias.copy_(torch.tensor([10.0, 10.0, -100.0, -100.0]))
+            layer.bias.copy_(torch.tensor([10.0, 10.0, -100.0, -100.0]))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out: torch.Tensor = self.head(self.body(x))
@@ -46,8 +47,9 @@ def test_norms_and_ratios_are_those_of_all_parameters_of_the_module() -> None:
     model = Half()
     before = [p.detach().clone() for p in model.head.parameters()]
     flow = flow_of(trained(model, steps=1))["head"]
-    gradient = sum(float(p.grad.square().sum()) for p in model.head.parameters()) ** 0.5  # type: ignore[union-attr]
-    weight = sum(float(p.square().sum()) for p in before) ** 0.5
+    gradients = [p.grad for p in model.head.parameters() if p.grad is not None]
+    gradient = float(torch.cat([g.flatten() for g in gradients]).norm())
+    weight = float(torch.cat([w.flatten() for w in before]).norm())
     assert flow["gradient_norm"] == [pytest.approx(gradient, rel=1e-3)]
     assert flow["update_to_weight"] == [pytest.approx(0.1 * gradient / weight, rel=1e-3)]
 
@@ -61,8 +63,9 @@ def test_zeros_are_counted_entry_by_entry() -> None:
 def test_without_gradient_or_weight_there_is_no_number() -> None:
     model = Half()
     model.head.requires_grad_(False)
-    nn.init.zeros_(model.body[0].weight)
-    nn.init.zeros_(model.body[0].bias)
+    with torch.no_grad():
+        for parameter in model.body.parameters():
+            parameter.zero_()
     flow = flow_of(trained(model, steps=1))
     assert flow["head"]["gradient_norm"] == [None]
     assert flow["head"]["zero_gradients"] == [None]
@@ -75,7 +78,7 @@ def test_updates_by_hand_leave_the_norms_of_the_backward_passes() -> None:
         model(torch.ones(2, 3)).square().mean().backward()
     assert trace.steps == []
     flow = flow_of(trace)["Linear"]
-    assert flow["gradient_norm"][0] > 0
+    assert flow["gradient_norm"] != [None]
     assert flow["update_to_weight"] == flow["zero_gradients"] == [None]
 
 
