@@ -191,7 +191,9 @@ class Collector:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, exitstatus: int) -> Generator[None]:
-        """Write the file of --ris-json, after the summary: an error must not hide it."""
+        """Write the files asked for, after the summary: an error must not hide it."""
         yield
         self.ris.leave()
-        self.ris.write_json(complete=exitstatus != pytest.ExitCode.INTERRUPTED)
+        complete = exitstatus != pytest.ExitCode.INTERRUPTED
+        self.ris.write_json(complete)
+        self.ris.write_page(complete)

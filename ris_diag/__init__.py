@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         Override,
         Plan,
         Progress,
+        Scene,
         Training,
         TrainingCase,
     )
@@ -30,7 +31,7 @@ __version__ = "0.1.0"
 _HOME = {
     "ris_diag.case": (
         "Case", "Covariance", "Declared", "Epoch", "Losses", "Override", "Plan", "Progress",
-        "Training", "TrainingCase",
+        "Scene", "Training", "TrainingCase",
     ),
     "ris_diag.errors": ("CaseError", "RisDiagError", "UnknownCheckError"),
     "ris_diag.observer": ("observe",),
@@ -54,6 +55,7 @@ __all__ = [
     "Result",
     "RisDiagError",
     "Runner",
+    "Scene",
     "Trace",
     "Training",
     "TrainingCase",

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ris_diag.covariance import Batch, Covariance
+from ris_diag.covariance import Batch, Covariance, Scene
 from ris_diag.errors import CaseError
 
 
@@ -387,6 +387,7 @@ __all__ = [
     "Override",
     "Plan",
     "Progress",
+    "Scene",
     "Training",
     "TrainingCase",
     "unlocking",

@@ -35,3 +35,7 @@ class SearchError(RisDiagError):
 
 class DeviceError(RisDiagError):
     """The device asked for isn't there."""
+
+
+class ReportError(RisDiagError):
+    """A page can't be written as it was asked for."""
