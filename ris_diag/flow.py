@@ -25,8 +25,11 @@ def flow_of(trace: Trace) -> Flow:
         `update_to_weight`, norm of the update over norm of the weights in front of it;
         `zero_gradients`, share of the entries of its gradients that are exactly zero. Each is a
         list with a number for every step, None where there is none: no gradient, no weight, another
-        optimiser's step. Without an optimiser there are the norms behind every backward pass.
+        optimiser's step. Without an optimiser there are the norms behind every backward pass; empty
+        where nothing was trained.
     """
+    if not trace.steps and not trace.backward:
+        return {}
     members = _members(trace)
     rows: Sequence[Step | Tensor] = trace.steps or [b.after for b in trace.backward]
     count = len(trace.names)

@@ -87,10 +87,8 @@ def memorise_losses(measured: Measured, name: str) -> str:
 def gradient_flow(modules: Mapping[str, Measured], name: str) -> str:
     """Gradient norm of every module at every step, by colour; a cross where it is exactly zero."""
     rows = np.array([numbers(values["gradient_norm"]) for values in modules.values()])
-    with np.errstate(divide="ignore"):
-        logs = np.log10(np.where(np.isfinite(rows), rows, np.nan))
+    logs = np.log10(np.where(np.isfinite(rows) & (rows > 0), rows, np.nan))
     dead = np.argwhere(rows == 0)
-    logs[~np.isfinite(logs)] = np.nan
     with style():
         figure = Figure(figsize=(SIZE[0], 1.0 + 0.19 * max(4, len(rows))), layout="constrained")
         axes = figure.subplots()
@@ -98,7 +96,7 @@ def gradient_flow(modules: Mapping[str, Measured], name: str) -> str:
         image = axes.imshow(logs, aspect="auto", cmap="viridis", interpolation="nearest")
         axes.plot(dead[:, 1], dead[:, 0], "x", color=INK, markersize=5)
         labels = [_shortened(module) for module in modules]
-        axes.set_yticks(range(len(labels)), labels, fontsize=8)
+        axes.set_yticks(range(len(labels)), labels, fontsize=8, parse_math=False)
         axes.set_xticks(range(rows.shape[1]), [str(k + 1) for k in range(rows.shape[1])])
         axes.set_xlabel("optimiser step")
         axes.set_title("log10 of the gradient norm")
@@ -115,11 +113,14 @@ def estimators(measured: Measured, name: str) -> str:
         axes = figure.subplots()
         for row, label in enumerate(labels):
             own = label in ("R_pred", "R_blend")
+            mean, error = number(nmse[label]), number(errors[label])
+            if not math.isfinite(mean):
+                continue
             axes.errorbar(
-                number(nmse[label]), row, xerr=1.96 * number(errors[label]), fmt="o", capsize=3,
+                mean, row, xerr=1.96 * error if math.isfinite(error) else None, fmt="o", capsize=3,
                 color=INK if label == "blend floor" else SERIES[0] if own else SERIES[1],
             )  # fmt: skip
-        axes.set_yticks(range(len(labels)), labels)
+        axes.set_yticks(range(len(labels)), labels, parse_math=False)
         axes.set_ylim(len(labels) - 0.5, -0.5)
         axes.set_xlim(left=0)
         axes.set_xlabel("NMSE on fresh scenes, 95 % confidence")

@@ -3,27 +3,27 @@
 from collections import Counter
 from html import escape
 
-from ris_diag.gate import READY, reasons_against
 from ris_diag.render import diagnosis_lines
+from ris_diag.report.verdict import shown_status, verdict_of
 from ris_diag.result import Report, Result
 
 # Inline, so that nothing else in the notebook is restyled; readable on light and on dark.
-BAD, GOOD, LEFT = "color: #cf4a57", "color: #2f9e5b", "text-align: left; vertical-align: top"
+COLOURS = {"bad": "color: #cf4a57", "good": "color: #2f9e5b", "open": ""}
+LEFT = "text-align: left; vertical-align: top"
 SHOWN_OPEN = ("fail", "error")
+HEADS = ("status", "check", "what was found", "place", "s")
 
 
 def as_html(report: Report) -> str:
     """Verdict, diagnosis, and the checks: those that failed at once, all of them on a click."""
-    reasons = reasons_against(report.results)
-    verdict = READY if not reasons and report.complete else "; ".join(reasons) or "interrupted"
-    counts = Counter("xfail" if r.expected else r.status for r in report.results)
+    tone, verdict = verdict_of(report)
+    counts = Counter(map(shown_status, report.results))
     shown = ", ".join(f"{count} {status}" for status, count in counts.items())
     failed = [result for result in report.results if result.status in SHOWN_OPEN]
     told = f"{report.case}, {report.device}, seed {report.seed}: {shown or 'no check ran'}"
     pieces = [
         f"<p><strong>{escape(told)}</strong><br>"
-        f'<span style="{BAD if failed else GOOD if not reasons else ""}">{escape(verdict)}</span>'
-        "</p>"
+        f'<span style="{COLOURS[tone]}">{escape(verdict)}</span></p>'
     ]
     lines = diagnosis_lines(report.diagnosis)
     if lines:
@@ -44,12 +44,9 @@ def _table(results: list[Result]) -> str:
     return f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
 
 
-HEADS = ("status", "check", "what was found", "place", "s")
-
-
 def _row(result: Result) -> str:
-    status = "xfail" if result.expected else result.status
-    colour = BAD if status in SHOWN_OPEN else ""
+    status = shown_status(result)
+    colour = COLOURS["bad"] if status in SHOWN_OPEN else ""
     cells = (result.name, result.cause or result.title, result.place, f"{result.seconds:.1f}")
     rest = "".join(f'<td style="{LEFT}">{escape(cell)}</td>' for cell in cells)
     return f'<tr><td style="{LEFT}; {colour}">{status}</td>{rest}</tr>'

@@ -18,9 +18,9 @@ from ris_diag.case import unlocking
 from ris_diag.check import Check, get_check
 from ris_diag.diagnosis import Diagnosis
 from ris_diag.families import FAMILIES
-from ris_diag.gate import READY, reasons_against
 from ris_diag.report import drawn
 from ris_diag.report.excerpt import Excerpt, excerpts
+from ris_diag.report.verdict import shown_status, verdict_of
 from ris_diag.result import Report, Result, write_atomically
 
 STATUSES = ("fail", "error", "xfail", "skip", "pass")  # what needs a look comes first
@@ -137,23 +137,6 @@ def row(result: Result, prefix: str) -> Row:
         excerpts=excerpts(result.place),
         text=" ".join(words).lower(),
     )
-
-
-def shown_status(result: Result) -> str:
-    """The status, with a declared failure told from a skip."""
-    return "xfail" if result.expected else result.status
-
-
-def verdict_of(report: Report) -> tuple[str, str]:
-    """Tone and words: ready, not ready, or nothing to say because too little ran."""
-    reasons = reasons_against(report.results)
-    if not report.complete:
-        return "open", "The run didn't come to its end: no verdict"
-    if not reasons:
-        return "good", READY
-    if any(result.status in ("fail", "error") for result in report.results):
-        return "bad", f"NOT READY: {'; '.join(reasons)}"
-    return "open", f"No verdict: {'; '.join(reasons)}"
 
 
 def linked(text: str, part: Part) -> Markup:
