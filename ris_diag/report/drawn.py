@@ -28,17 +28,22 @@ class Flow(NamedTuple):
     rows: list[tuple[str, float | None, float | None, float | None]]
 
 
+BETA_WALKS = (
+    "beta walks from its start to its end, and lowers the loss by itself where R_samp is nearer to "
+    "the truth: the marks compare first and last weights at one beta."
+)
+NO_BETA = "The marks are the loss of the first and of the last weights, in eval mode."
 Draw = Callable[[Any, str], str]
 
 
 def losses(results: Iterable[Result], prefix: str) -> list[Drawn]:
     """Litmus, memorising, overfit."""
     held = {result.id: result for result in results}
+    betas = held["L001"].measurements.get("beta", ()) if "L001" in held else ()
     return [
         _drawn(
             held.get("L001"), "L001", "losses", figures.litmus_losses, f"{prefix}litmus",
-            "beta walks from its start to its end, and lowers the loss by itself where R_samp is "
-            "nearer to the truth: the marks compare first and last weights at one beta.",
+            BETA_WALKS if any(beta is not None for beta in betas) else NO_BETA,
         ),
         _drawn(
             held.get("O001"), "O001", "losses", figures.memorise_losses, f"{prefix}memorise",

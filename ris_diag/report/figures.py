@@ -39,6 +39,7 @@ def litmus_losses(measured: Measured, name: str) -> str:
         axes.plot([1, max(len(losses), 2)], ends, "D", color=SERIES[1], mfc="none", label=equal)
         if below is not None:
             below.plot(range(1, len(beta) + 1), beta, "s-", color=SERIES[2], markersize=3)
+        axes.margins(y=0.12)
         _steps(below or axes, "optimiser step")
         axes.set_title("Litmus: five steps on one batch")
         axes.legend()
