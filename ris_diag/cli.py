@@ -15,6 +15,7 @@ import click
 
 from ris_diag import __version__
 from ris_diag.errors import RisDiagError
+from ris_diag.report.command import html_option, write_report_page
 from ris_diag.search.command import hpo
 
 if TYPE_CHECKING:
@@ -58,15 +59,6 @@ def _in_a_folder(ctx: click.Context, param: click.Parameter, path: Path | None) 
     return path
 
 
-def _page(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
-    """Refuse a page that can't be written before anything runs."""
-    if path is not None:
-        from ris_diag.report import require_report
-
-        require_report(param.opts[0], path)
-    return path
-
-
 def _case_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options of every command that runs checks."""
     for option in (
@@ -77,10 +69,7 @@ def _case_options(command: Callable[..., None]) -> Callable[..., None]:
             "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path),
             help="Write the report to this file.", callback=_in_a_folder,
         ),
-        click.option(
-            "--html", "html_file", type=click.Path(dir_okay=False, path_type=Path),
-            help="Write a page with figures to this file.", callback=_page,
-        ),
+        html_option,
         click.option(
             "--case", metavar="PKG.MOD:FACTORY|FILE.py",
             help="The training under test; default: [tool.ris-diag] case in pyproject.toml.",
@@ -148,7 +137,7 @@ def check(
         report = runner.run(checks, _print_result)
         _print_report(report)
         _write(report, json_file)
-        _write_page(report, html_file)
+        write_report_page(report, None if _is_quiet() else html_file)
     if not report.ok:
         raise SystemExit(CLOSED)
 
@@ -215,7 +204,7 @@ def gate(
         verdict = run_gate(runner, _print_result, keep_going=keep_going)
         _print_report(verdict.report)
         _write(verdict.report, json_file)
-        _write_page(verdict.report, html_file, made_for)
+        write_report_page(verdict.report, None if _is_quiet() else html_file, made_for)
         _hand_out(receipt, verdict, made_for)
         style = "bold green" if verdict.ready else "bold red"
         seconds = sum(result.seconds for result in verdict.report.results)
@@ -362,16 +351,3 @@ def _write(report: "Report", json_file: Path | None) -> None:
         write_json(json_file, report.to_json())
     except OSError as error:
         raise _Refused(f"--json {json_file}: {error.strerror}") from error
-
-
-def _write_page(
-    report: "Report", html_file: Path | None, fingerprint: dict[str, Any] | None = None
-) -> None:
-    if html_file is None or _is_quiet():
-        return
-    from ris_diag.report.page import write_page
-
-    try:
-        write_page(html_file, [report], fingerprint)
-    except OSError as error:
-        raise _Refused(f"--html {html_file}: {error.strerror}") from error

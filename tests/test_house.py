@@ -39,6 +39,7 @@ ALSO = {
     "ris_diag/strategies.py": {"hypothesis"},
     "ris_diag/proof.py": {"hypothesis"},
     "ris_diag/search/command.py": {"click"},
+    "ris_diag/report/command.py": {"click"},
     "ris_diag/report/drawing.py": {"matplotlib"},
     "ris_diag/report/figures.py": {"matplotlib"},
     "ris_diag/report/page.py": {"jinja2", "markupsafe"},

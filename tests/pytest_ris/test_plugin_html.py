@@ -92,3 +92,15 @@ def test_check_and_gate_write_it(tmp_path: Path) -> None:
     assert "NOT READY" in text
     assert "Fingerprint of the receipt" in text
     assert '<th scope="row"><code>tiny.py</code></th>' in text
+
+
+@pytest.mark.usefixtures("project")
+def test_check_says_why_it_cannot_write_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, text: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(page_module, "write_atomically", full)
+    args = ["check", "--case=tiny:learns", "--select=L009", "--html=page.html"]
+    refused = CliRunner().invoke(main, args)
+    assert refused.exit_code == 2
+    assert refused.stderr.splitlines()[-1] == "Error: --html page.html: No space left on device"
