@@ -53,7 +53,7 @@ class Reference:
     def scene(self, seed: int) -> ris_diag.Scene:
         """A test scene whose directions are known."""
         settings = self.scenes
-        scenes, positions = located(settings, 1, split="test", seed=seed)
+        scenes, positions = located(settings, 8, split="test", seed=seed)
         (azimuth, elevation) = (
             (math.radians(low), math.radians(high))
             for low, high in (settings.azimuth_deg, settings.elevation_deg)

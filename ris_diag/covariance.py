@@ -35,7 +35,7 @@ class Scene:
     """One scene for the figures of a report, with what a subspace method needs to read it.
 
     Attributes:
-        batch: of this one sample, as `Case.batch` gives it.
+        batch: as `Case.batch` gives it; its first sample is the scene.
         positions: azimuth and elevation [radians] and range [m] of each source, real [3, K].
         steering: (azimuth, elevation, range), each real [G] -> steering vectors, complex [G, N].
         azimuth, elevation, distance: where to look for sources, (low, high).

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from ris_diag.context import Subject, to_device
-from ris_diag.covariance import Scene
+from ris_diag.covariance import Batch, Scene
 from ris_diag.errors import CaseError
 from ris_diag.measure import trace_n
 
@@ -23,10 +23,14 @@ MAP = 48  # rows and columns of |R|: blocks of 3 of 144 elements
 AZIMUTHS, ELEVATIONS, RANGES = 121, 21, 8
 
 
-def portrait(subject: Subject, model: nn.Module, beta: float) -> dict[str, Any]:
+def portrait(subject: Subject, model: nn.Module, batch: Batch, beta: float) -> dict[str, Any]:
     """Truth, prediction, blend and sample covariance of one scene, plain data.
 
+    Args:
+        batch: its first sample stands for the scene where the case has none to show.
+
     Returns:
+        nothing where the truth isn't finite; else those estimates that are.
         estimates: name to `eigenvalues_db`, the largest first, over their mean, and `map`, |R| in
         blocks as base64 of bytes, 255 for `largest`, rows of `map_size`; `music`, where the case
         has a scene with known directions: `azimuth_deg`, the true `sources_deg`, `spectrum_db` by
@@ -34,9 +38,8 @@ def portrait(subject: Subject, model: nn.Module, beta: float) -> dict[str, Any]:
     """
     parts = subject.covariance
     scene = None if parts.given.scene is None else parts.given.scene(subject.seed)
-    batch = (
-        subject.batch("validation", 1) if scene is None else to_device(scene.batch, subject.device)
-    )
+    if scene is not None:
+        batch = to_device(scene.batch, subject.device)
     with torch.no_grad():
         sample = parts.sample(batch)
         found = {
@@ -45,7 +48,11 @@ def portrait(subject: Subject, model: nn.Module, beta: float) -> dict[str, Any]:
             "R_blend": parts.infer(model, batch, beta),
             "R_samp": sample,
         }
-        estimates = {name: hermitian(R[:1])[0] for name, R in found.items()}
+        scaled = {name: hermitian(R[:1])[0] for name, R in found.items()}
+    # A training that diverged is reported by what it measures, not by what can't be decomposed.
+    estimates = {name: R for name, R in scaled.items() if R.isfinite().all()}
+    if "R_true" not in estimates:
+        return {}
     maps = {name: blocks(R) for name, R in estimates.items()}
     largest = float(maps["R_true"].max())
     shown: dict[str, Any] = {

@@ -95,7 +95,7 @@ def _generalise(subject: Subject) -> Generalised:
         first=first,
         per_scene=per_scene,
         betas=betas,
-        portrait=portrait(subject, model, beta),
+        portrait=portrait(subject, model, validation[0], beta),
     )
 
 

@@ -148,7 +148,9 @@ def magnitudes(scene: Measured, name: str) -> str:
     with style():
         figure = Figure(figsize=(SIZE[0], 4.3), layout="constrained")
         grid = figure.subplots(2, 2)
-        for (label, shown), axes in zip(scene["estimates"].items(), grid.flat, strict=True):
+        for axes in grid.flat[len(scene["estimates"]) :]:
+            axes.set_axis_off()
+        for (label, shown), axes in zip(scene["estimates"].items(), grid.flat, strict=False):
             values = np.frombuffer(base64.b64decode(shown["map"]), np.uint8).reshape(size, size)
             image = axes.imshow(
                 values / 255 * number(scene["largest"]), cmap="viridis", vmin=0,

@@ -14,6 +14,7 @@ from model.case import Reference
 from model.scene import SceneSettings, located, simulate
 from ris_diag.context import Subject
 from ris_diag.portrait import FLOOR_DB, MAP, as_bytes, blocks, eigenvalues_db, portrait
+from ris_diag.report.figures import magnitudes
 from ris_diag.result import plain
 
 SETTINGS = SceneSettings(array=PlanarArray(n_h=8, n_v=8), snr_db=(15.0, 20.0), snapshots=64)
@@ -22,7 +23,7 @@ REFERENCE = Reference(scenes=SETTINGS)
 
 def seen(case: ris_diag.Case, seed: int = 3) -> dict[str, object]:
     subject = Subject(case, torch.device("cpu"), seed)
-    return portrait(subject, subject.model().eval(), 0.3)
+    return portrait(subject, subject.model().eval(), subject.batch("validation", 4), 0.3)
 
 
 def test_positions_are_those_of_the_scenes() -> None:
@@ -89,3 +90,17 @@ def test_a_scene_without_sources_or_of_another_array_is_refused() -> None:
     covariance = replace(case.covariance, scene=lambda seed: other)
     with pytest.raises(ris_diag.CaseError, match=r"steering gave \[2541, 4\] .* \[2541, 64\]"):
         seen(replace(case, covariance=covariance))
+
+
+def test_estimates_that_are_not_finite_are_left_out() -> None:
+    case = REFERENCE.case()
+    assert case.covariance is not None
+    broken = replace(case.covariance, predict=lambda model, batch: batch.R_samp * torch.nan)
+    shown = seen(replace(case, covariance=broken))
+    estimates, music = shown["estimates"], shown["music"]
+    assert isinstance(estimates, dict)
+    assert isinstance(music, dict)
+    assert list(estimates) == list(music["spectrum_db"]) == ["R_true", "R_blend", "R_samp"]
+    assert magnitudes(shown, "m").count("data:image/png") >= 3
+    nothing = replace(case.covariance, truth=lambda batch: batch.R_samp * 0)
+    assert seen(replace(case, covariance=nothing)) == {}
