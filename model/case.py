@@ -1,5 +1,6 @@
 """Shows the reference learner to the toolkit, as any user shows his own training."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -13,7 +14,7 @@ from model.loader import SceneLoader
 from model.loss import DualLoss, DualLossValue, LossWeights
 from model.network import CovarianceNet, NetworkSettings
 from model.nmse import nmse
-from model.scene import Scenes, SceneSettings, simulate
+from model.scene import Scenes, SceneSettings, located, simulate
 from model.train import TrainSettings, fit
 
 
@@ -48,6 +49,23 @@ class Reference:
     def batch(self, split: str, seed: int, size: int) -> Scenes:
         """`size` fixed scenes of a split."""
         return simulate(self.scenes, size, split=split, seed=seed)
+
+    def scene(self, seed: int) -> ris_diag.Scene:
+        """A test scene whose directions are known."""
+        settings = self.scenes
+        scenes, positions = located(settings, 8, split="test", seed=seed)
+        (azimuth, elevation) = (
+            (math.radians(low), math.radians(high))
+            for low, high in (settings.azimuth_deg, settings.elevation_deg)
+        )
+        return ris_diag.Scene(
+            batch=scenes,
+            positions=positions[0, :, positions[0, 2] > 0],
+            steering=settings.array.steering,
+            azimuth=azimuth,
+            elevation=elevation,
+            distance=settings.distance,
+        )
 
     def loader(self, split: str, seed: int) -> SceneLoader:
         """The batches of a full training."""
@@ -116,6 +134,7 @@ class Reference:
                     "OAS, unit diagonal": lambda batch: unit_diagonal(oas(batch.X)),
                 },
                 snapshots=lambda batch: batch.X,
+                scene=self.scene,
             ),
             declared=ris_diag.Declared(
                 weights={"cov": weights.lam_cov, "cov_pred": weights.lam_cov_pred},

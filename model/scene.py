@@ -89,6 +89,16 @@ def simulate(settings: SceneSettings, count: int, *, split: str, seed: int) -> S
     Raises:
         ValueError: unknown split, count or seed out of range.
     """
+    return located(settings, count, split=split, seed=seed)[0]
+
+
+def located(settings: SceneSettings, count: int, *, split: str, seed: int) -> tuple[Scenes, Tensor]:
+    """The scenes of `simulate`, and where their sources are.
+
+    Returns:
+        the scenes; azimuth, elevation [radians] and distance [m] of each source, float64
+        [B, 3, max_sources], zeros behind the last one.
+    """
     require_count("count", count, 1, 1_000_000)
     require_count("seed", seed, 0, 2**63 - 1)
     if split not in SPLITS:
@@ -110,11 +120,9 @@ def simulate(settings: SceneSettings, count: int, *, split: str, seed: int) -> S
         return uniform(interval_deg, count, K) * (math.pi / 180)
 
     sources = torch.from_numpy(rng.integers(1, K + 1, (count, 1)))
-    A = settings.array.steering(
-        angle(settings.azimuth_deg),
-        angle(settings.elevation_deg),
-        uniform(settings.distance, count, K),
-    ).mT
+    azimuth, elevation = angle(settings.azimuth_deg), angle(settings.elevation_deg)
+    distance = uniform(settings.distance, count, K)
+    A = settings.array.steering(azimuth, elevation, distance).mT
     present = torch.arange(K) < sources
     # Unit-norm steering vectors: powers that sum to N give unit signal power at one element.
     power = present * (N / sources)
@@ -125,11 +133,12 @@ def simulate(settings: SceneSettings, count: int, *, split: str, seed: int) -> S
     R_samp = sample_covariance(X)
     X = X * (N / R_samp.diagonal(dim1=-2, dim2=-1).real.sum(-1)).sqrt()[:, None, None]
     R_true = (A * power[:, None]) @ A.mH + noise[:, None, None] * torch.eye(N)
-    return Scenes(
+    scenes = Scenes(
         X.to(settings.dtype),
         trace_normalised(R_samp).to(settings.dtype),
         trace_normalised(R_true).to(settings.dtype),
     )
+    return scenes, torch.stack([azimuth, elevation, distance], dim=1) * present[:, None]
 
 
 def check_scenes(scenes: Scenes, *, tolerance: float = 1e-4) -> None:

@@ -134,12 +134,13 @@ class Collector:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None]:
-        """Write the file of --ris-json, after the summary: an error must not hide it."""
+        """Write the files asked for, after the summary: an error must not hide it."""
         self._stops_here = False
         yield
         self.ris.leave()
         complete = exitstatus != pytest.ExitCode.INTERRUPTED
         self.ris.write_json(complete=complete)
+        self.ris.write_page(complete=complete)
         publish(self.ris, complete=complete)
         if self._signalled:
             session.exitstatus = STOPPED

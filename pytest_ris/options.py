@@ -68,6 +68,13 @@ OPTIONS = (
         metavar="FILE",
         help="write the results to this file",
     ),
+    Option(
+        flag="--ris-html",
+        ini="ris_html",
+        kind="text",
+        metavar="FILE",
+        help="write a page with figures to this file",
+    ),
 )
 
 

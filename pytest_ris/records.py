@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ris_diag.families import FAMILIES
 
 if TYPE_CHECKING:
-    from ris_diag.result import Card, Result
+    from ris_diag.result import Card, Report, Result
     from ris_diag.runner import Runner
 
 PROPERTY = "ris"
@@ -89,6 +89,29 @@ def content(
     for entry, group in zip(found["results"], owners, strict=True):
         entry.update(group._asdict())
     return found
+
+
+def reports(records: list[Record], *, seed: int, complete: bool) -> list["Report"]:
+    """A report for every case and device.
+
+    Args:
+        complete: whether the run came to its end.
+    """
+    from ris_diag.result import Report
+    from ris_diag.versions import versions
+
+    return [
+        Report(
+            case=group.case,
+            device=group.device,
+            seed=seed,
+            versions=versions(),
+            results=results,
+            complete=complete,
+            cards=cards_of(record for record in records if _group(record) == group),
+        )
+        for group, results in results_by_group(records).items()
+    ]
 
 
 def told_apart_by(groups: Iterable[Group]) -> list[str]:

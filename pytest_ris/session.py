@@ -14,7 +14,7 @@ import pytest
 from pytest_ris.devices import asked_devices, resolved
 from pytest_ris.errors import plain_failures, usage_errors
 from pytest_ris.options import seed_of, value_of
-from pytest_ris.records import PROPERTY, Record, content, recorded
+from pytest_ris.records import PROPERTY, Record, content, recorded, reports
 
 if TYPE_CHECKING:
     from ris_diag.case import Case
@@ -56,7 +56,8 @@ class RisSession:
 
         Raises:
             pytest.UsageError: wrong devices, no CUDA where it was asked for, workers beside
-                torchrun, unknown check, none left, bad seed, bad target, no folder for --ris-json.
+                torchrun, unknown check, none left, bad seed, bad target, no folder for --ris-json,
+                or for --ris-html, or no extra for it.
         """
         self.asked = asked_devices(self.config)
         if self.asked:
@@ -67,7 +68,12 @@ class RisSession:
         path = value_of(self.config, "ris_json")
         if path and (not Path(path).parent.is_dir() or Path(path).is_dir()):
             raise pytest.UsageError(f"--ris-json {path}: expected a file in a folder that exists")
+        html = value_of(self.config, "ris_html")
         with usage_errors():
+            if html:
+                from ris_diag.report import require_report
+
+                require_report("--ris-html", html)
             selected = value_of(self.config, "ris_select") or value_of(self.config, "ris_ignore")
             if selected and not self.checks():
                 raise pytest.UsageError("--ris-select and --ris-ignore leave no check")
@@ -234,6 +240,26 @@ class RisSession:
             write_json(path, found)
         except OSError as error:
             raise pytest.UsageError(f"--ris-json {path}: {error.strerror}") from error
+
+    def write_page(self, complete: bool) -> None:
+        """Write the page to the file of --ris-html, if it was given: a part for every group.
+
+        Args:
+            complete: whether the run came to its end.
+
+        Raises:
+            pytest.UsageError: the file can't be written.
+        """
+        path = value_of(self.config, "ris_html")
+        if not path or (several_processes() and os.environ.get("RANK") != "0"):
+            return
+        from ris_diag.report.page import write_page
+
+        found = reports(self.records, seed=seed_of(self.config), complete=complete)
+        try:
+            write_page(path, found)
+        except OSError as error:
+            raise pytest.UsageError(f"--ris-html {path}: {error.strerror}") from error
 
 
 KEY = pytest.StashKey[RisSession]()

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         Covariance,
         Declared,
         Override,
+        Scene,
         TrainingCase,
     )
     from ris_diag.errors import CaseError, RisDiagError, UnknownCheckError
@@ -25,7 +26,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "ris_diag.case": (
-        "Case", "Covariance", "Declared", "Override", "TrainingCase",
+        "Case", "Covariance", "Declared", "Override", "Scene", "TrainingCase",
     ),
     "ris_diag.errors": ("CaseError", "RisDiagError", "UnknownCheckError"),
     "ris_diag.observer": ("observe",),
@@ -50,6 +51,7 @@ __all__ = [
     "Result",
     "RisDiagError",
     "Runner",
+    "Scene",
     "Trace",
     "Training",
     "TrainingCase",

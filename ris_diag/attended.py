@@ -1,10 +1,10 @@
 """A run of checks that a person attends: it is reported at its end, or where it is stopped."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ris_diag.stopping import Stop, stoppable
 
@@ -25,6 +25,7 @@ class Attended:
         planned: number of checks.
         verdict: that of a gate, which knows more than its results.
         notes: what a person is told behind the report.
+        made_for: fingerprint of what a gate judged.
     """
 
     device: str
@@ -37,6 +38,7 @@ class Attended:
     results: list["Result"] = field(default_factory=list)
     verdict: str = ""
     notes: list[str] = field(default_factory=list)
+    made_for: Mapping[str, Any] | None = None
     ended: bool = False
 
     def took(self, result: "Result") -> None:

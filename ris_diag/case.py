@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ris_diag.covariance import Batch, Covariance
+from ris_diag.covariance import Batch, Covariance, Scene
 from ris_diag.errors import CaseError
 from ris_diag.plan import Epoch, Fit, Losses, Plan, Progress, Training
 
@@ -319,6 +319,7 @@ __all__ = [
     "Override",
     "Plan",
     "Progress",
+    "Scene",
     "Training",
     "TrainingCase",
     "unlocking",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ris_diag.errors import RequestError
+from ris_diag.report.command import html_option, write_report_page
 
 if TYPE_CHECKING:
     from ris_diag.attended import Attended
@@ -40,6 +41,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 def _shown(command: Callable[..., None]) -> Callable[..., None]:
     """The options of every command that shows results."""
     for option in (
+        html_option,
         click.option("-q", "--quiet", is_flag=True, help="Show the verdict and the first cause."),
         click.option("-v", "--verbose", is_flag=True, help="Show every check, with its lines."),
         click.option(
@@ -182,6 +184,7 @@ def gate(
             else:
                 kept = Kept(path=path, target=target, loaded_from=loaded_from, key=key)
                 verdict = kept.run(runner, judge)
+                run.made_for = kept.made_for
             more = advice(runner.subject.case, verdict.report.results)
             run.verdict, run.notes = verdict.text, [*filter(None, [more]), f"receipt: {path}"]
             run.end(verdict.report)
@@ -263,7 +266,7 @@ def _attended(
     def hand_out(run: "Attended", report: "Report", stopped: str) -> None:
         if not is_quiet():
             _show(run, report, stopped, verbosity=verbose - quiet)
-            _write(report, stopped or run.verdict, **files)
+            _write(run, report, stopped or run.verdict, **files)
 
     with attended(hand_out, device=device, seed=seed) as run:
         yield run
@@ -289,7 +292,13 @@ def _show(run: "Attended", report: "Report", stopped: str, *, verbosity: int) ->
 
 
 def _write(
-    report: "Report", verdict: str, *, json_file: Path | None, junit_file: Path | None
+    run: "Attended",
+    report: "Report",
+    verdict: str,
+    *,
+    json_file: Path | None,
+    junit_file: Path | None,
+    html_file: Path | None,
 ) -> None:
     """The files that were asked for, and what the CI listens to."""
     from ris_diag.ci.github import publish
@@ -307,4 +316,5 @@ def _write(
             write_junit(path, parts)
     except OSError as error:
         raise RequestError(f"{option} {path}: {error.strerror}") from error
+    write_report_page(report, html_file, run.made_for)
     publish(parts, click.echo)

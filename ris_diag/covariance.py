@@ -31,6 +31,30 @@ OF_ESTIMATES = tuple(
 
 
 @dataclass(frozen=True, kw_only=True)
+class Scene:
+    """One scene for the figures of a report, with what a subspace method needs to read it.
+
+    Attributes:
+        batch: as `Case.batch` gives it; its first sample is the scene.
+        positions: azimuth and elevation [radians] and range [m] of each source, real [3, K].
+        steering: (azimuth, elevation, range), each real [G] -> steering vectors, complex [G, N].
+        azimuth, elevation, distance: where to look for sources, (low, high).
+    """
+
+    batch: Batch
+    positions: Tensor
+    steering: Callable[[Tensor, Tensor, Tensor], Tensor]
+    azimuth: tuple[float, float]
+    elevation: tuple[float, float]
+    distance: tuple[float, float]
+
+    def __post_init__(self) -> None:
+        shape = list(self.positions.shape)
+        if len(shape) != 2 or shape[0] != 3 or shape[1] < 1:
+            raise CaseError(f"Scene: positions have the shape {shape}: expected [3, K], K from 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Covariance:
     """Parts of a training that estimates covariances and blends them with the sample covariance.
 
@@ -51,6 +75,7 @@ class Covariance:
         sources: batch -> K, the number of sources in each scene, whole numbers [B].
         positions: batch -> azimuth, elevation and range of each source, real [B, 3, K_max]; zeros
             behind the last one.
+        scene: seed -> a `Scene`, not one of the training's, whose MUSIC spectrum a report shows.
     """
 
     predict: Predict | None = None
@@ -65,6 +90,7 @@ class Covariance:
     snapshots: OfBatch | None = None
     sources: OfBatch | None = None
     positions: OfBatch | None = None
+    scene: Callable[[int], Scene] | None = None
 
     def __post_init__(self) -> None:
         problems = [

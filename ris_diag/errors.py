@@ -47,3 +47,7 @@ class SignatureError(RisDiagError):
 
 class ReceiptError(RisDiagError):
     """A receipt can't be written."""
+
+
+class ReportError(RisDiagError):
+    """A page can't be written as it was asked for."""

@@ -10,12 +10,13 @@ from ris_diag.result import Result
 from ris_diag.trace import Step, Trace
 
 MOST_MODULES = 48  # more rows than that nobody reads, and a report has to stay small
+MOST_STEPS = 50  # what comes later looks alike
 SHOWN_BY = ("L001", "L014")  # the checks that carry it, the one to be shown first
 Flow = dict[str, dict[str, list[float | None]]]
 
 
 def flow_of(trace: Trace) -> Flow:
-    """What every module got and did in every optimiser step, in the order of the parameters.
+    """What every module got and did in each of the first steps, in the order of the parameters.
 
     A module is the path of its parameters without their own names; where there are too many,
     paths are cut to their upper parts, and what is still left over is one row, "and N more".
@@ -25,10 +26,14 @@ def flow_of(trace: Trace) -> Flow:
         `update_to_weight`, norm of the update over norm of the weights in front of it;
         `zero_gradients`, share of the entries of its gradients that are exactly zero. Each is a
         list with a number for every step, None where there is none: no gradient, no weight, another
-        optimiser's step. Without an optimiser there are the norms behind every backward pass.
+        optimiser's step. Without an optimiser there are the norms behind every backward pass; empty
+        where nothing was trained.
     """
+    if not trace.steps and not trace.backward:
+        return {}
     members = _members(trace)
     rows: Sequence[Step | Tensor] = trace.steps or [b.after for b in trace.backward]
+    rows = rows[:MOST_STEPS]
     count = len(trace.names)
     sizes = torch.tensor([p.numel() for p in trace.parameters], dtype=torch.float64)
     found: Flow = {

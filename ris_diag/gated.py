@@ -1,7 +1,7 @@
 """A gate that leaves a receipt: closed on disk from before its first check to its verdict."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ris_diag.runner import Runner
 AT_WORK = "the gate is at work"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Kept:
     """Where the receipt of a gate goes.
 
@@ -24,12 +24,14 @@ class Kept:
         target: of the case.
         loaded_from: hashes of its source files from before it was imported.
         key: private key of OpenSSH to sign with.
+        made_for: the fingerprint, from before the checks ran.
     """
 
     path: Path
     target: str
     loaded_from: Mapping[str, str]
     key: Path | None = None
+    made_for: Mapping[str, Any] = field(default_factory=dict)
 
     def run(self, runner: Runner, run_gate: Callable[[], Verdict]) -> Verdict:
         """Run a gate and write its receipt: at first that of a run without an end.
@@ -44,6 +46,7 @@ class Kept:
             ReceiptError: it can't be written. SignatureError: the key can't sign.
         """
         made_for = fingerprint(self.target, device=runner.device, case=runner.subject.case)
+        self.made_for = made_for
         begun = replace(runner.report([]), complete=False)
         self._write(Verdict(ready=False, text=AT_WORK, report=begun), made_for)
         verdict = run_gate()

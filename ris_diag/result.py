@@ -148,6 +148,12 @@ class Report:
                 return result
         raise KeyError(f"{check_id}: not among {', '.join(r.id for r in self.results) or 'none'}")
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows of it."""
+        from ris_diag.report.notebook import as_html
+
+        return as_html(self)
+
     def to_json(self) -> dict[str, Any]:
         """Plain dict with a schema version."""
         return {

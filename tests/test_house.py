@@ -43,6 +43,10 @@ ALSO = {
     "ris_diag/search/command.py": {"click"},
     "ris_diag/ci/command.py": {"click"},
     "ris_diag/diff.py": {"click"},
+    "ris_diag/report/command.py": {"click"},
+    "ris_diag/report/drawing.py": {"matplotlib"},
+    "ris_diag/report/figures.py": {"matplotlib"},
+    "ris_diag/report/page.py": {"jinja2", "markupsafe"},
     **{
         f"ris_diag/search/{name}.py": {"optuna", "sqlalchemy"}
         for name in ("claims", "pruning", "space", "storage", "study", "table", "winner", "worker")

@@ -15,6 +15,7 @@ from ris_diag.plan import Losses, Plan, Progress
 
 MEMORISE_SAMPLES = 16
 MEMORISE_EPOCHS = 200
+SHOWN = 50  # losses that a report draws
 
 
 @check(
@@ -24,7 +25,8 @@ MEMORISE_EPOCHS = 200
     what="Trains 200 epochs on one fixed batch of 16 samples and compares the loss with "
     "that of the first weights and with its floor (Declared.floor, 0 if not declared). For "
     "covariances beta is held at 0, so that nothing stands beside the prediction, the floor is the "
-    "loss with the truth in place of the prediction, and NMSE(R_pred) is what must come down.",
+    "loss with the truth in place of the prediction, and NMSE(R_pred) is what must come down. "
+    "Keeps some `losses` and their `loss_steps`.",
     why="Whether the wiring works and the capacity is there is another question than whether it "
     "generalises; a loss that can't reach its floor here never will.",
     sources=("S7", "B6"),
@@ -66,7 +68,7 @@ def memorises(context: Context) -> None:
 
 
 def _memorise(context: Context, model: nn.Module, batch: Batch, beta: float | None) -> float:
-    """Train on one batch; the last loss seen, NaN without any."""
+    """Train on one batch; the last loss seen, NaN without any. Some of them are kept."""
     subject = context.subject
     with subject.progress("memorising", MEMORISE_EPOCHS) as advance:
 
@@ -76,7 +78,11 @@ def _memorise(context: Context, model: nn.Module, batch: Batch, beta: float | No
         served = [batch] * accumulation(subject)
         plan = Plan(epochs=MEMORISE_EPOCHS, train=served, on_step=on_step, beta=beta)
         fitted = run_fit(subject, subject.fit, model, plan, planned=MEMORISE_EPOCHS)
-    return fitted.trace.losses[-1] if fitted.trace.backward else math.nan
+    losses = fitted.trace.losses
+    last = len(losses) - 1
+    kept = sorted({round(k * last / SHOWN) for k in range(SHOWN + 1)}) if losses else []
+    context.measure(losses=[losses[k] for k in kept], loss_steps=[k + 1 for k in kept])
+    return losses[-1] if losses else math.nan
 
 
 def _memorises_anything(context: Context) -> None:

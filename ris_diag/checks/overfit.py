@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -20,6 +21,7 @@ from ris_diag.measure import (
 )
 from ris_diag.places import where
 from ris_diag.plan import Losses, Plan
+from ris_diag.portrait import portrait
 
 EPOCHS = 30
 VALIDATION_BATCH = 64
@@ -34,12 +36,20 @@ class Generalised:
     Attributes:
         first: mean NMSE(R_pred) of the untrained network.
         per_scene: estimator to its NMSE on every fresh scene.
+        betas: the schedule, epoch by epoch; the last one is that of inference.
+        portrait: one scene as the report shows it.
     """
 
     fitted: Fitted
     first: float
     per_scene: dict[str, list[float]]
-    beta: float
+    betas: list[float]
+    portrait: dict[str, Any]
+
+    @property
+    def beta(self) -> float:
+        """That of inference."""
+        return self.betas[-1]
 
 
 def generalised(subject: Subject) -> Generalised:
@@ -64,7 +74,8 @@ def _generalise(subject: Subject) -> Generalised:
 
         plan = Plan(epochs=EPOCHS, train=train, validation=validation, on_step=on_step)
         fitted = run_fit(subject, subject.fit, model, plan, planned=steps)
-    beta = covariance.beta(EPOCHS, EPOCHS)
+    betas = [covariance.beta(epoch, EPOCHS) for epoch in range(1, EPOCHS + 1)]
+    beta = betas[-1]
     model.eval()
     per_scene: dict[str, list[float]] = {}
     with torch.no_grad():
@@ -80,7 +91,13 @@ def _generalise(subject: Subject) -> Generalised:
             for name, estimate in estimates.items():
                 values = subject.distance(trace_n(estimate), covariance.truth(batch))
                 per_scene.setdefault(name, []).extend(values.tolist())
-    return Generalised(fitted=fitted, first=first, per_scene=per_scene, beta=beta)
+    return Generalised(
+        fitted=fitted,
+        first=first,
+        per_scene=per_scene,
+        betas=betas,
+        portrait=portrait(subject, model, validation[0], beta),
+    )
 
 
 @check(
@@ -90,7 +107,8 @@ def _generalise(subject: Subject) -> Generalised:
     what="Trains 30 epochs with the author's loop and loader and measures 256 fresh validation "
     "scenes: NMSE of R_pred, R_blend, R_samp and the classical estimators, all scaled to trace "
     "N, beside the floor that the blend can't pass. Learning is judged on NMSE(R_pred), which "
-    "beta doesn't touch.",
+    "beta doesn't touch. Keeps `epoch_train`, `epoch_validation` and `epoch_beta`, and for the "
+    "report one scene (`scene`): eigenvalues, |R|, a MUSIC spectrum.",
     why="The walk of beta lowers the loss curve by itself, and a network that memorised its scenes "
     "can be worse on fresh ones than the sample covariance.",
     sources=("S7", "B6"),
@@ -139,6 +157,10 @@ def generalises(context: Context) -> None:
         untrained=run.first,
         drop=drop,
         scenes=len(run.per_scene["R_pred"]),
+        epoch_train=[epoch.train for epoch in epochs],
+        epoch_validation=[epoch.validation for epoch in epochs],
+        epoch_beta=run.betas,
+        scene=run.portrait,
     )
     limit, minimum = context.limit("max_validation_loss"), context.limit("min_drop")
     if loss is None or not loss < limit:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context
-from ris_diag.flow import flow_of
+from ris_diag.flow import MOST_STEPS, flow_of
 from ris_diag.measure import Fitted, listed
 from ris_diag.trace import Step, Trace
 from ris_diag.watched import (
@@ -218,7 +218,7 @@ def parameters_get_gradient(context: Context) -> None:
         elif value < 0 and not (parameter.ndim < 2 and name.rpartition(".")[0] in arrives):
             none.append(name)  # a derivative by the input has lost the last bias, too
     context.measure(trainable=len(trainable), none=none, zero=zero, starved=starved)
-    context.measure(losses=trace.losses, modules=flow_of(trace))
+    context.measure(losses=trace.losses[:MOST_STEPS], modules=flow_of(trace))
     limit = context.limit("max_offenders")
     sampled = {called.place: called for called in dissected(subject).sampled}
     if sampled:

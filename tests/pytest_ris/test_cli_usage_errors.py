@@ -4,6 +4,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from ris_diag import report
 from ris_diag.cli import main
 from ris_diag.cuda import absent, found
 
@@ -125,6 +126,18 @@ def test_seed_is_a_number() -> None:
 def test_json_that_is_a_folder() -> None:
     message = "Invalid value for '--json': File '.' is a directory."
     assert refusal("check", "--case=tiny:learns", "--json=.") == message
+
+
+@pytest.mark.parametrize("command", ["check", "gate"])
+def test_html_in_a_folder_that_is_not_there(command: str) -> None:
+    message = "--html nowhere/page.html: expected a file in a folder that exists"
+    assert refusal(command, "--case=tiny:learns", "--html=nowhere/page.html") == message
+
+
+def test_html_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "NEEDED", ("no_such_module",))
+    message = "--html: needs pip install 'ris-diag[report]'"
+    assert refusal("gate", "--case=tiny:learns", "--html=page.html") == message
 
 
 def test_json_in_a_folder_that_is_not_there() -> None:

@@ -8,7 +8,7 @@ LIGHT = ("-p", "no:hypothesispytest", "-p", "no:randomly", "-p", "no:benchmark")
 PROBE = """
 import atexit, sys
 
-HEAVY = {"torch", "numpy", "hypothesis", "rich", "optuna", "model", "click"}
+HEAVY = {"torch", "numpy", "hypothesis", "rich", "optuna", "model", "click", "matplotlib", "jinja2"}
 atexit.register(lambda: print("heavy:", sorted(HEAVY & set(sys.modules))))
 """
 

@@ -35,6 +35,9 @@ OPTIONS = {
     f"--ris-ignore={FAMILY_NAMES}": "--ris-select and --ris-ignore leave no check",
     "--ris-json=nowhere/out.json": "--ris-json nowhere/out.json: expected a file in a folder that "
     "exists",
+    "--ris-html=nowhere/page.html": "--ris-html nowhere/page.html: expected a file in a folder "
+    "that exists",
+    "--ris-html=.": "--ris-html .: expected a file in a folder that exists",
     "--ris-json=.": "--ris-json .: expected a file in a folder that exists",
 }
 

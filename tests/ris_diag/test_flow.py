@@ -82,6 +82,12 @@ def test_updates_by_hand_leave_the_norms_of_the_backward_passes() -> None:
     assert flow["update_to_weight"] == flow["zero_gradients"] == [None]
 
 
+def test_nothing_was_trained() -> None:
+    with observe(nn.Linear(3, 1)) as trace:
+        pass
+    assert flow_of(trace) == {}
+
+
 def test_deep_models_are_folded_to_their_upper_modules() -> None:
     blocks = nn.Sequential(*[nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)) for _ in range(30)])
     flow = flow_of(trained(blocks))

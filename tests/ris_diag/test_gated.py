@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ris_diag import check as registry
-from ris_diag import cli, fingerprint, gated, target
+from ris_diag import commands, fingerprint, gated, target
 from ris_diag.cli import main
 from ris_diag.context import Context
 from ris_diag.receipt import default_receipt, problems_of
@@ -141,7 +141,7 @@ def test_only_rank_0_takes_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(fingerprint, name, taken)
         monkeypatch.setattr(gated, name, taken)
     assert isinstance(ris_diag("gate").exception, AssertionError)
-    monkeypatch.setattr(cli, "_is_quiet", lambda: True)
+    monkeypatch.setattr(commands, "is_quiet", lambda: True)
     assert ris_diag("gate").exit_code == 0
     assert not DEFAULT.exists()
 
