@@ -38,7 +38,7 @@ class Losses:
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """What the loop reports of an epoch: mean training loss, validation loss where it has one."""
+    """What a loop reports of an epoch: its mean loss in `train`, `validation` if it has one."""
 
     train: float
     validation: float | None = None
@@ -75,7 +75,7 @@ class Training:
     """What a training step of one's own works on: all of it made by the case's factories.
 
     Attributes:
-        optimizer, scheduler: as `Case.optimizer` and `Case.scheduler` gave them.
+        model, optimizer, scheduler: as `Case.model`, `.optimizer`, `.scheduler` gave them.
         state: what the step keeps from batch to batch: a GradScaler, a moving average, counters.
             Empty at the start of every run.
     """
@@ -169,7 +169,7 @@ class Declared:
 
 @dataclass(frozen=True, kw_only=True)
 class Override:
-    """A threshold of one's own, with the reason."""
+    """A threshold of one's own: its value, with the reason."""
 
     value: float
     reason: str
@@ -374,7 +374,8 @@ class Case:
         return True
 
 
-TrainingCase = Case  # the name in full, for a file that has cases of other kinds
+TrainingCase = Case
+"""The name in full, for a file that has cases of other kinds."""
 
 __all__ = [
     "Batch",
