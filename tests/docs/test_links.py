@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -53,7 +54,7 @@ def anchors(text: str) -> set[str]:
 
 
 def pairs(items: list[Token]) -> Iterator[tuple[Token, Token]]:
-    return zip(items, items[1:], strict=False)
+    return pairwise(items)
 
 
 def wrong_link(document: Path, target: str) -> str:
