@@ -10,6 +10,11 @@ import pytest
 import torch
 
 import ris_diag
+from ris_diag import cause, check
+from ris_diag.causes import loop as causes_of_loop
+from ris_diag.checks import validation
+from ris_diag.measure import short_fit
+from tests.faults import plant_loop, registry
 from tests.faults.catalogue import one_step_an_epoch
 from tests.shards import write
 
@@ -109,3 +114,21 @@ def test_laws_of_ones_own_loss(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_my_loss=block("# test_my_loss.py"))
     pytester.syspathinsert()
     pytester.runpytest_inprocess("-p", "no:randomly").assert_outcomes(passed=1)
+
+
+def test_the_check_of_the_instructions_finds_its_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CONTRIBUTING.md, done under numbers that nobody has; every registry is put back."""
+    document = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    document = document.replace("L045", "L999").replace("C090", "C999")
+    for module, name in ((check, "_REGISTRY"), (cause, "_REGISTRY")):
+        monkeypatch.setattr(module, name, dict(getattr(module, name)))
+    monkeypatch.setattr(registry, "FAULTS", [])
+    names = {**vars(plant_loop), **vars(validation), **vars(causes_of_loop), "short_fit": short_fit}
+    for beginning in ('@fault("L999", says="nan"', "@check(\n", "cause(\n"):
+        (code,) = re.findall(rf"```python\n({re.escape(beginning)}.*?)```", document, re.DOTALL)
+        exec(code, names)  # noqa: S102  # the document's
+    (fault,) = registry.FAULTS
+    report = ris_diag.run(fault.plant(), select="L008,L056,L999")
+    assert fault.says in report["L999"].message()
+    assert report.diagnosis.named[0].cause.id == "C999"
+    assert ris_diag.run(fault.healthy(), select="L999").ok  # type: ignore[misc]  # it has one
