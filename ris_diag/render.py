@@ -55,7 +55,8 @@ def explained(name: str) -> str:
         if name in (check.id, check.slug):
             return explanation(check)
     causes = all_causes()
-    meant = nearest(name, [n for known in (*all_checks(), *causes) for n in (known.id, known.slug)])
+    known = [n for c in all_checks() for n in (c.id, c.slug)]
+    meant = nearest(name, known + [n for c in causes for n in (c.id, c.slug)])
     raise UnknownCheckError(
         f"unknown check or cause {name!r}: expected an ID or a slug; {f'{meant} ' * bool(meant)}"
         f"`ris-diag list` shows the checks, causes are {causes[0].id} to {causes[-1].id}"

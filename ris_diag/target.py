@@ -50,10 +50,9 @@ def load_case(target: str) -> Case:
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
-        absent = isinstance(error, ModuleNotFoundError) and module_name.startswith(
-            error.name or ":"
-        )
-        hint = f"; the working folder is {Path.cwd()}" if absent else _at(error)
+        absent = error.name if isinstance(error, ModuleNotFoundError) else None
+        itself = absent is not None and f"{module_name}.".startswith(f"{absent}.")
+        hint = f"; the working folder is {Path.cwd()}" if itself else _at(error)
         raise CaseError(
             f"case target {target!r}: {module_name} does not import "
             f"({type(error).__name__}: {error}){hint}"
