@@ -46,4 +46,4 @@ docs: setup
 	$(PY) -m tests.docs.api
 
 clean:
-	rm -rf .venv dist .mypy_cache .pytest_cache .ruff_cache .benchmarks
+	rm -rf .venv .nox dist .mypy_cache .pytest_cache .ruff_cache .benchmarks
