@@ -43,6 +43,7 @@ faults: setup
 docs: setup
 	$(PY) -m ris_diag.pages
 	$(PY) -m tests.faults.reports
+	$(PY) -m tests.docs.api
 
 clean:
-	rm -rf .venv dist .mypy_cache .pytest_cache .ruff_cache .ris-diag .benchmarks
+	rm -rf .venv .nox dist .mypy_cache .pytest_cache .ruff_cache .ris-diag .benchmarks

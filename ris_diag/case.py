@@ -95,7 +95,7 @@ class Declared:
 
 @dataclass(frozen=True, kw_only=True)
 class Override:
-    """A threshold of one's own, with the reason."""
+    """A threshold of one's own: its value, with the reason."""
 
     value: float
     reason: str
@@ -306,7 +306,8 @@ class Case:
         return True
 
 
-TrainingCase = Case  # the name in full, for a file that has cases of other kinds
+TrainingCase = Case
+"""The name in full, for a file that has cases of other kinds."""
 
 __all__ = [
     "Batch",

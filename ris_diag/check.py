@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from ris_diag.errors import UnknownCheckError
+from ris_diag.errors import UnknownCheckError, nearest
 from ris_diag.families import FAMILIES
 
 if TYPE_CHECKING:
@@ -190,8 +190,9 @@ def split_names(names: str | Iterable[str]) -> Sequence[str]:
 
 
 def _unknown(name: str) -> UnknownCheckError:
-    ids = ", ".join(c.id for c in all_checks())
+    families = [family.name for family in FAMILIES]
+    meant = nearest(name, [*families, *(n for c in all_checks() for n in (c.id, c.slug))])
     return UnknownCheckError(
         f"unknown check {name!r}: expected an ID, a prefix of IDs, a slug or a family "
-        f"({', '.join(f.name for f in FAMILIES)}); IDs are {ids}"
+        f"({', '.join(families)}); {f'{meant} ' * bool(meant)}`ris-diag list` shows all"
     )

@@ -1,5 +1,8 @@
 """Errors that are the user's to mend: each says what was given and what is admissible."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class RisDiagError(Exception):
     """Base of the errors below: a wrong request, not a wrong training."""
@@ -51,3 +54,9 @@ class ReceiptError(RisDiagError):
 
 class ReportError(RisDiagError):
     """A page can't be written as it was asked for."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What may have been meant, "did you mean 'x'?"; "" if nothing is like it."""
+    close = get_close_matches(name, list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else ""

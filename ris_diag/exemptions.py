@@ -2,11 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 from ris_diag.case import Case, unlocking
 from ris_diag.check import Check, all_checks, get_check, named
-from ris_diag.errors import CaseError
+from ris_diag.errors import CaseError, nearest
 from ris_diag.families import FAMILIES
 from ris_diag.result import Result
 
@@ -54,12 +53,6 @@ def advice(case: Case, results: Iterable[Result]) -> str:
     )
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """What may have been meant, " (did you mean 'x'?)"; "" if nothing is like it."""
-    close = get_close_matches(name, list(known), n=3, cutoff=0.5)
-    return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
-
-
 def _checks_of(case: Case, name: str) -> list[Check]:
     return named(name) or [c for c in all_checks() if name in _missing(case, c)]
 
@@ -81,7 +74,7 @@ def _problem(case: Case, name: str) -> str:
     whole = sorted(part for part in parts if "." not in part)
     meant = nearest(str(name), [*known, *families, *whole])
     return (
-        f"exempt[{name!r}] names nothing that exists{meant}; "
+        f"exempt[{name!r}] names nothing that exists{f' ({meant})' * bool(meant)}; "
         f"expected an ID, a slug, a prefix of IDs, a family ({', '.join(families)}) or a part "
         "that the case doesn't have"
     )

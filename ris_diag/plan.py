@@ -36,7 +36,7 @@ class Losses:
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """What the loop reports of an epoch: mean training loss, validation loss where it has one."""
+    """What a loop reports of an epoch: its mean loss in `train`, `validation` if it has one."""
 
     train: float
     validation: float | None = None
@@ -84,7 +84,7 @@ class Training:
     """What a training step of one's own works on: all of it made by the case's factories.
 
     Attributes:
-        optimizer, scheduler: as `Case.optimizer` and `Case.scheduler` gave them.
+        model, optimizer, scheduler: as `Case.model`, `.optimizer`, `.scheduler` gave them.
         state: what the step keeps from batch to batch: a GradScaler, a moving average, counters.
             Empty at the start of every run.
     """

@@ -3,7 +3,7 @@
 from ris_diag.cause import Cause, all_causes
 from ris_diag.check import Check, all_checks
 from ris_diag.diagnosis import Diagnosis, Evidence, Named
-from ris_diag.errors import UnknownCheckError
+from ris_diag.errors import UnknownCheckError, nearest
 from ris_diag.result import Result
 
 
@@ -53,10 +53,12 @@ def explained(name: str) -> str:
     for check in all_checks():
         if name in (check.id, check.slug):
             return explanation(check)
+    causes = all_causes()
+    known = [n for c in all_checks() for n in (c.id, c.slug)]
+    meant = nearest(name, known + [n for c in causes for n in (c.id, c.slug)])
     raise UnknownCheckError(
-        f"unknown check or cause {name!r}: expected an ID or a slug; "
-        f"checks are {', '.join(c.id for c in all_checks())}; "
-        f"causes are {', '.join(c.id for c in all_causes())}"
+        f"unknown check or cause {name!r}: expected an ID or a slug; {f'{meant} ' * bool(meant)}"
+        f"`ris-diag list` shows the checks, causes are {causes[0].id} to {causes[-1].id}"
     )
 
 

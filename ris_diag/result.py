@@ -30,6 +30,7 @@ class Result:
     """Outcome of one check.
 
     Attributes:
+        id, slug, family, title: of the check.
         status: "pass"; "fail" (a limit is broken); "skip" (doesn't apply, or a declared failure);
             "error" (the code under test raised).
         measurements: name to number, text, list or dict of those.
@@ -41,6 +42,7 @@ class Result:
         lines: the lines a person reads while the check runs.
         expected: the declared reason, where the failure was declared in the case.
         exempt: the declared reason, where the case isn't meant to keep this check.
+        seconds: how long it took [s].
     """
 
     id: str
@@ -116,6 +118,10 @@ class Report:
     """Results of a run with what they were measured on.
 
     Attributes:
+        case: its name.
+        seed: from which every random choice derives.
+        versions: of Python and of the libraries, by name.
+        results: one a check, in the order in which they ran.
         device: as it was asked for, "cpu", "cuda", "cuda:1".
         complete: whether the run came to its end.
         cards: the GPUs on which checks ran; none on the CPU.

@@ -11,8 +11,8 @@ from ris_diag.case import Case, unlocking
 from ris_diag.check import Check, get_check, select_checks
 from ris_diag.context import Context, Subject
 from ris_diag.cuda import OnCard, usable_device
-from ris_diag.errors import CaseError, MissingSplitError, NotCoveredError
-from ris_diag.exemptions import exemptions, nearest
+from ris_diag.errors import CaseError, MissingSplitError, NotCoveredError, nearest
+from ris_diag.exemptions import exemptions
 from ris_diag.places import place_of
 from ris_diag.progress import ProgressFactory, silent
 from ris_diag.result import Card, Finding, Report, Result, Status
@@ -308,14 +308,15 @@ def _restored(case: Case) -> Iterator[None]:
 def _refuse_unknown_names(case: Case) -> None:
     checks = {check.id: check for check in select_checks()}
     names = {f"{check.id}.{t.name}" for check in checks.values() for t in check.thresholds}
-    problems = [
-        f"{part}[{key!r}] names nothing that exists{nearest(key, known)}; expected {form}"
-        for part, known, form in (
-            ("expected_failures", [*checks], "the ID of a check"),
-            ("thresholds", sorted(names), "ID.name, as in 'L001.min_drop'"),
-        )
-        for key in getattr(case, part)
-        if key not in known
-    ]
+    problems = []
+    for part, known, form in (
+        ("expected_failures", [*checks], "the ID of a check"),
+        ("thresholds", sorted(names), "ID.name, as in 'L001.min_drop'"),
+    ):
+        for key in getattr(case, part):
+            if key not in known:
+                meant = nearest(key, known)
+                told = f" ({meant})" if meant else ""
+                problems.append(f"{part}[{key!r}] names nothing that exists{told}; expected {form}")
     if problems:
         raise CaseError(f"case {case.name!r}: " + "; ".join(problems))

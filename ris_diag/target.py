@@ -15,7 +15,8 @@ from types import FunctionType
 from typing import Any
 
 from ris_diag.case import Case
-from ris_diag.errors import CaseError
+from ris_diag.errors import CaseError, nearest
+from ris_diag.places import place_of
 
 EXAMPLE = """\
 name the training under test:
@@ -39,26 +40,35 @@ def load_case(target: str) -> Case:
         return _case_of_script(target)
     module_name, colon, attribute = target.partition(":")
     if not colon or not module_name or not attribute:
-        raise CaseError(f"case target {target!r}: expected pkg.mod:factory")
+        name = module_name or "train"
+        raise CaseError(
+            f"case target {target!r}: expected a module and a function, {name}:my_case, or a "
+            f"script, {name}.py"
+        )
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
+        absent = error.name if isinstance(error, ModuleNotFoundError) else None
+        itself = absent is not None and f"{module_name}.".startswith(f"{absent}.")
+        hint = f"; the working folder is {Path.cwd()}" if itself else _at(error)
         raise CaseError(
             f"case target {target!r}: {module_name} does not import "
-            f"({type(error).__name__}: {error})"
+            f"({type(error).__name__}: {error}){hint}"
         ) from error
     factory = getattr(module, attribute, None)
     if factory is None:
-        offered = [name for name in dir(module) if name.endswith("case") or name == "reference"]
-        hint = f"; it has {', '.join(offered)}" if offered else ""
+        functions = [name for name, value in vars(module).items() if inspect.isfunction(value)]
+        offered = [name for name in functions if name.endswith("case") or name == "reference"]
+        meant = nearest(attribute, functions) or (offered and f"it has {', '.join(offered)}")
+        hint = f"; {meant}" if meant else ""
         raise CaseError(f"case target {target!r}: {module_name} has no {attribute!r}{hint}")
     if isinstance(factory, Case):
         return factory
     if not callable(factory):
         raise CaseError(
-            f"case target {target!r}: {attribute} is a {type(factory).__name__}, not a function "
+            f"case target {target!r}: {attribute} is {_a(type(factory).__name__)}, not a function "
             "that returns a ris_diag.Case"
         )
     returned = getattr(factory, "__annotations__", {}).get("return")
@@ -71,6 +81,7 @@ def load_case(target: str) -> Case:
     except (Exception, SystemExit) as error:
         raise CaseError(
             f"case target {target!r}: {attribute}() raised {type(error).__name__}: {error}"
+            f"{_at(error)}"
         ) from error
     if not isinstance(case, Case):
         raise CaseError(
@@ -78,6 +89,15 @@ def load_case(target: str) -> Case:
             f"({case!r:.60}), not a ris_diag.Case"
         )
     return case
+
+
+def _at(error: BaseException) -> str:
+    place = place_of(error)
+    return f" ({place})" if place else ""
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def _case_of_script(target: str) -> Case:

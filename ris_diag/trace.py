@@ -129,6 +129,8 @@ class Trace:
         events: kind of everything that happened, in order: "backward", "step", "unscale",
             "scaler.step", "scaler.update", "scheduler", "zero_grad", "clip scaled" (gradients
             shrank before they were unscaled), "clip late" (behind the step).
+        backward, steps, calls: every backward pass, step of an optimiser, call of a module.
+        usage: what each module was used for.
         optimizers: those that took a step.
         made: optimisers that were built, whether they stepped or not.
         built: file:line where an optimiser or a scheduler was built, by its id.

@@ -38,14 +38,27 @@ def main() -> None:
         for package in ("model", "ris_diag", "pytest_ris"):
             code = f"import {package}, sys; sys.exit(not {package}.__file__.startswith(sys.prefix))"
             run(python, "-c", code, cwd=away)
+        _use(environment, away)
         project.mkdir()
         for name in TAKEN:
             source = ROOT / name
             copy = shutil.copytree if source.is_dir() else shutil.copy
             copy(source, project / name)
-        # The rules of the house and the README are about the repository, which is not here.
-        left_out = ["--ignore=tests/test_house.py", "--ignore=tests/test_readme.py"]
+        # What is about the repository, which is not here: rules of the house, documents, packages.
+        names = ("test_house.py", "test_readme.py", "test_distribution.py", "docs")
+        left_out = [f"--ignore=tests/{name}" for name in names]
         run(python, "-m", "pytest", "-n", "2", *left_out, *sys.argv[1:], cwd=project)
+
+
+def _use(environment: Path, away: Path) -> None:
+    """Check a script where nothing else of this project is, by the command and by pytest."""
+    folder = away / "user"
+    shutil.copytree(ROOT / "tests" / "examples" / "script", folder)
+    asked = ("--select", "litmus")
+    run(environment / "bin" / "ris-diag", "check", "--case", "train.py", *asked, cwd=folder)
+    python = environment / "bin" / "python"
+    suite = ("-m", "pytest", "-q", "-p", "no:randomly", "--pyargs", "pytest_ris.suite")
+    run(python, *suite, "--ris-case", "train.py", "--ris-select", "L009,L014", cwd=folder)
 
 
 def _borrow_dependencies(environment: Path) -> None:

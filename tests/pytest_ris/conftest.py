@@ -91,6 +91,7 @@ def gives_a_number():
 
 
 not_callable = "text"
+number = 3
 """
 
 

@@ -1,5 +1,7 @@
 """Wrong requests on the command line: exit code 2, one Error line, no traceback."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from click.testing import CliRunner
@@ -35,9 +37,17 @@ def test_unknown_check(args: tuple[str, ...]) -> None:
 
 
 def test_explain_names_checks_and_causes() -> None:
-    said = refusal("explain", "Z9")
-    assert said.startswith("unknown check or cause 'Z9': expected an ID or a slug; checks are G001")
-    assert "; causes are C001, " in said
+    said = "unknown check or cause {}: expected an ID or a slug; {}`ris-diag list` shows the checks"
+    assert refusal("explain", "Z9").startswith(said.format("'Z9'", ""))
+    meant = "did you mean 'one-step-a-batch'? "
+    assert refusal("explain", "one-step-batch").startswith(said.format("'one-step-batch'", meant))
+    assert ", causes are C001 to C" in refusal("explain", "Z9")
+
+
+def test_a_name_that_is_nearly_right() -> None:
+    said = refusal("check", "--select=litmuss")
+    assert said.startswith("unknown check 'litmuss': expected an ID, a prefix of IDs, a slug")
+    assert said.endswith("; did you mean 'litmus'? `ris-diag list` shows all")
 
 
 def test_no_check_left() -> None:
@@ -48,13 +58,25 @@ def test_no_check_left() -> None:
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("tiny", "case target 'tiny': expected pkg.mod:factory"),
+        (
+            "tiny",
+            "case target 'tiny': expected a module and a function, tiny:my_case, or a script, "
+            "tiny.py",
+        ),
         (
             "nowhere:case",
-            "case target 'nowhere:case': nowhere does not import "
-            "(ModuleNotFoundError: No module named 'nowhere')",
+            "case target 'nowhere:case': nowhere does not import (ModuleNotFoundError: No module "
+            "named 'nowhere'); the working folder is {folder}",
         ),
-        ("tiny:lerns", "case target 'tiny:lerns': tiny has no 'lerns'"),
+        (
+            "tiny:lerns",
+            "case target 'tiny:lerns': tiny has no 'lerns'; did you mean 'learns'?",
+        ),
+        (
+            "tiny:number",
+            "case target 'tiny:number': number is an int, not a function that returns a "
+            "ris_diag.Case",
+        ),
         (
             "tiny:not_callable",
             "case target 'tiny:not_callable': not_callable is a str, not a function that returns "
@@ -62,7 +84,8 @@ def test_no_check_left() -> None:
         ),
         (
             "tiny:crashes",
-            "case target 'tiny:crashes': crashes() raised RuntimeError: no data folder",
+            "case target 'tiny:crashes': crashes() raised RuntimeError: no data folder "
+            "(tiny.py:{line}, in crashes)",
         ),
         (
             "tiny:gives_a_number",
@@ -72,7 +95,10 @@ def test_no_check_left() -> None:
     ],
 )
 def test_wrong_target(command: str, target: str, message: str) -> None:
-    assert refusal(command, f"--case={target}") == message
+    lines = Path("tiny.py").read_text(encoding="utf-8").splitlines()
+    (line,) = [n for n, text in enumerate(lines, 1) if "no data folder" in text]
+    expected = message.format(folder=Path.cwd(), line=line)
+    assert refusal(command, f"--case={target}") == expected
 
 
 @pytest.mark.parametrize("command", ["check", "gate"])
