@@ -33,11 +33,12 @@ def publish(ris: RisSession, *, complete: bool) -> None:
 
     if not ris.records or speaks_another() or not listens():
         return
-    from ris_diag.ci.part import Part, verdict_on
+    from ris_diag.ci.part import Part
+    from ris_diag.verdict import verdict_on
 
     reporter = ris.config.pluginmanager.getplugin("terminalreporter")
-    parts = [
-        Part(**group._asdict(), results=results, verdict=verdict_on(results, complete=complete))
-        for group, results in results_by_group(ris.records).items()
-    ]
+    parts = []
+    for group, results in results_by_group(ris.records).items():
+        verdict = verdict_on(results, complete=complete).text
+        parts.append(Part(**group._asdict(), results=results, verdict=verdict))
     to_github(parts, reporter.write_line if reporter else lambda line: None)

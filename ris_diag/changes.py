@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ris_diag.ci.part import shown_status
 from ris_diag.result import Result
 from ris_diag.saved import Group, Saved
 
@@ -136,8 +135,8 @@ def _checked(group: Group, old: Result | None, new: Result | None) -> Checked:
     return Checked(
         group=group,
         name=either.name if either else "",
-        before=shown_status(old) if old else GONE,
-        after=shown_status(new) if new else GONE,
+        before=old.shown_status if old else GONE,
+        after=new.shown_status if new else GONE,
         cause=new.cause if new else "",
         seconds=(old.seconds if old else 0.0, new.seconds if new else 0.0),
     )

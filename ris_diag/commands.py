@@ -266,7 +266,7 @@ def _attended(
     def hand_out(run: "Attended", report: "Report", stopped: str) -> None:
         if not is_quiet():
             _show(run, report, stopped, verbosity=verbose - quiet)
-            _write(run, report, stopped or run.verdict, **files)
+            _write(run, report, **files)
 
     with attended(hand_out, device=device, seed=seed) as run:
         yield run
@@ -281,7 +281,7 @@ def _show(run: "Attended", report: "Report", stopped: str, *, verbosity: int) ->
     lines = summary(
         report.results,
         told=told if report.results else "",
-        verdict=run.verdict,
+        gate=run.verdict,
         stopped=stopped,
         verbosity=verbosity,
         cards=report.cards,
@@ -294,7 +294,6 @@ def _show(run: "Attended", report: "Report", stopped: str, *, verbosity: int) ->
 def _write(
     run: "Attended",
     report: "Report",
-    verdict: str,
     *,
     json_file: Path | None,
     junit_file: Path | None,
@@ -306,7 +305,7 @@ def _write(
     from ris_diag.ci.part import part_of
     from ris_diag.result import write_json
 
-    parts = [part_of(report, verdict)]
+    parts = [part_of(report, run.verdict)]
     try:
         option, path = "--json", json_file
         if path is not None:
@@ -316,5 +315,5 @@ def _write(
             write_junit(path, parts)
     except OSError as error:
         raise RequestError(f"{option} {path}: {error.strerror}") from error
-    write_report_page(report, html_file, run.made_for)
+    write_report_page(report, html_file, run.made_for, run.verdict)
     publish(parts, click.echo)

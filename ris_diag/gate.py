@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from ris_diag.check import get_check, select_checks
 from ris_diag.families import FAMILIES
-from ris_diag.measure import listed
 from ris_diag.result import Report, Result
 from ris_diag.runner import Runner
 
@@ -76,7 +75,10 @@ def reasons_against(results: Iterable[Result]) -> list[str]:
             "Case.baselines"
         )
     if unfit:
-        reasons.append(f"{listed(unfit, 6)} do not apply to this case, which lacks parts they need")
+        names = ", ".join(unfit) if len(unfit) < 7 else f"{len(unfit)} checks"
+        few = "does not apply to this case, which lacks a part it needs"
+        many = "do not apply to this case, which lacks parts they need"
+        reasons.append(f"{names} {few if len(unfit) == 1 else many}")
     if uninstalled:
         extras = {get_check(name).extra for name in uninstalled}
         install = f"pip install 'ris-diag[{','.join(sorted(filter(None, extras)))}]'"

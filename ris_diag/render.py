@@ -9,11 +9,10 @@ from ris_diag.result import Result
 
 def result_line(result: Result) -> str:
     """`pass   L001 one-batch-learns  1.3 s`."""
-    status = "xfail" if result.expected else result.status
     note = ""
     if result.status == "skip":
         note = f"  {result.expected or result.cause}"
-    return f"{status:<6}{result.name:<38}{result.seconds:6.1f} s{note}"
+    return f"{result.shown_status:<6}{result.name:<38}{result.seconds:6.1f} s{note}"
 
 
 def explanation(check: Check) -> str:

@@ -9,8 +9,10 @@ from ris_diag.families import FAMILIES
 from ris_diag.render import diagnosis_lines, result_line
 from ris_diag.result import Card, Result
 from ris_diag.screen import KEPT, Line
+from ris_diag.verdict import verdict_on
 
 BAD, GOOD, DOUBTFUL = "bold red", "bold green", "bold yellow"
+TONES = {"good": GOOD, "bad": BAD, "open": "bold"}
 STYLES = {"pass": "green", "fail": BAD, "error": BAD, "skip": "yellow", "xfail": "yellow"}
 
 
@@ -18,7 +20,7 @@ def summary(
     results: Sequence[Result],
     *,
     told: str = "",
-    verdict: str = "",
+    gate: str = "",
     stopped: str = "",
     verbosity: int = 0,
     messages: bool = True,
@@ -28,7 +30,7 @@ def summary(
 
     Args:
         told: what was run on what, behind the verdict.
-        verdict: that of a gate; without one it follows from the results.
+        gate: its verdict; without one it follows from the results.
         stopped: where the run was interrupted, in place of the verdict.
         verbosity: below 0 leaves the verdict and the first cause; above 0 unfolds every check.
         messages: with place, next step and command of each failed check.
@@ -36,7 +38,7 @@ def summary(
     """
     diagnosis = [Line(text) for text in diagnosis_lines(diagnose(results))]
     diagnosis[:1] = [Line(line.text, BAD) for line in diagnosis[:1]]
-    lines = [_verdict(results, verdict, stopped)]
+    lines = [_verdict(results, gate, stopped)]
     if verbosity < 0:
         return lines + diagnosis[:1]
     lines += [Line(text) for text in (told, *map(str, cards)) if text]
@@ -58,24 +60,15 @@ def stopped_at(done: int, planned: int, doing: str) -> str:
     return f"interrupted {told}{', ' if doing else ''}{doing}: no verdict"
 
 
-def _verdict(results: Sequence[Result], verdict: str, stopped: str) -> Line:
+def _verdict(results: Sequence[Result], gate: str, stopped: str) -> Line:
     if stopped:
         return Line(stopped, DOUBTFUL)
-    # Imports torch, which must not be tried again where it was interrupted on its way in.
-    from ris_diag.gate import READY, reasons_against
-
-    if verdict:
-        return Line(verdict, GOOD if verdict == READY else BAD)
-    reasons, counts = reasons_against(results), _counts(results)
-    if not reasons:
-        return Line(READY, GOOD)
-    if counts["fail"] or counts["error"]:
-        return Line(f"NOT READY: {'; '.join(reasons)}", BAD)
-    return Line(f"{_shown(counts)}; no verdict: {'; '.join(reasons)}", "bold")
+    tone, text = verdict_on(results, gate=gate)
+    return Line(text, TONES[tone])
 
 
 def _counts(results: Iterable[Result]) -> Counter[str]:
-    return Counter("xfail" if result.expected else result.status for result in results)
+    return Counter(result.shown_status for result in results)
 
 
 def _shown(counts: Counter[str]) -> str:

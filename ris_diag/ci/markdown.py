@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ris_diag.ci.part import Part, shown_status
+from ris_diag.ci.part import Part
 from ris_diag.diagnosis import diagnose
 from ris_diag.families import FAMILIES
 from ris_diag.render import diagnosis_lines
@@ -68,7 +68,7 @@ def _counts(results: list[Result]) -> Iterator[str]:
     for family in FAMILIES:
         own = [result for result in results if result.family == family.name]
         if own:
-            counts = Counter(map(shown_status, own))
+            counts = Counter(result.shown_status for result in own)
             numbers = [str(counts[status]) for status in STATUSES]
             yield head + _row(family.name, *numbers, f"{sum(r.seconds for r in own):.1f}")
             head = ""

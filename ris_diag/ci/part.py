@@ -1,11 +1,11 @@
 """Results that stand together: those of one case on one device."""
 
 import re
-from collections import Counter
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from ris_diag.result import Report, Result
+from ris_diag.verdict import verdict_on
 
 RED = ("fail", "error")
 # A place in a source file, as `ris_diag.places` writes it: `train.py:12` or `train.py:12, in step`.
@@ -44,35 +44,14 @@ class Part:
         return sum(result.seconds for result in self.results)
 
 
-def part_of(report: Report, verdict: str = "") -> Part:
+def part_of(report: Report, gate: str = "") -> Part:
     """The part that a report of one case on one device is; the gate has its own verdict."""
     return Part(
         case=report.case,
         device=report.device,
         results=report.results,
-        verdict=verdict or verdict_on(report.results, complete=report.complete),
+        verdict=verdict_on(report.results, complete=report.complete, gate=gate).text,
     )
-
-
-def verdict_on(results: list[Result], *, complete: bool) -> str:
-    """The verdict of a run that isn't a gate's, which may be a part of it."""
-    from ris_diag.gate import READY, reasons_against
-
-    if not complete:
-        return "interrupted: no verdict"
-    reasons = "; ".join(reasons_against(results))
-    if not reasons:
-        return READY
-    counts = Counter(map(shown_status, results))
-    if counts["fail"] or counts["error"]:
-        return f"NOT READY: {reasons}"
-    counted = ", ".join(f"{number} {status}" for status, number in counts.items())
-    return f"{counted}; no verdict: {reasons}"
-
-
-def shown_status(result: Result) -> str:
-    """The status; a declared failure is a skip that has a name of its own."""
-    return "xfail" if result.expected else result.status
 
 
 def source_line(place: str) -> SourceLine | None:

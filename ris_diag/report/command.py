@@ -28,7 +28,10 @@ html_option = click.option(
 
 
 def write_report_page(
-    report: Report, path: Path | None, fingerprint: Mapping[str, Any] | None = None
+    report: Report,
+    path: Path | None,
+    fingerprint: Mapping[str, Any] | None = None,
+    gate: str = "",
 ) -> None:
     """Write the page of a report, if it was asked for.
 
@@ -40,6 +43,6 @@ def write_report_page(
     from ris_diag.report.page import write_page
 
     try:
-        write_page(path, [report], fingerprint)
+        write_page(path, [report], fingerprint, gate)
     except OSError as error:
         raise ReportError(f"--html {path}: {error.strerror}") from error

@@ -4,8 +4,8 @@ from collections import Counter
 from html import escape
 
 from ris_diag.render import diagnosis_lines
-from ris_diag.report.verdict import shown_status, verdict_of
 from ris_diag.result import Report, Result
+from ris_diag.verdict import verdict_on
 
 # Inline, so that nothing else in the notebook is restyled; readable on light and on dark.
 COLOURS = {"bad": "color: #cf4a57", "good": "color: #2f9e5b", "open": ""}
@@ -16,8 +16,8 @@ HEADS = ("status", "check", "what was found", "place", "s")
 
 def as_html(report: Report) -> str:
     """Verdict, diagnosis, and the checks: those that failed at once, all of them on a click."""
-    tone, verdict = verdict_of(report)
-    counts = Counter(map(shown_status, report.results))
+    tone, verdict = verdict_on(report.results, complete=report.complete)
+    counts = Counter(result.shown_status for result in report.results)
     shown = ", ".join(f"{count} {status}" for status, count in counts.items())
     failed = [result for result in report.results if result.status in SHOWN_OPEN]
     told = f"{report.case}, {report.device}, seed {report.seed}: {shown or 'no check ran'}"
@@ -45,7 +45,7 @@ def _table(results: list[Result]) -> str:
 
 
 def _row(result: Result) -> str:
-    status = shown_status(result)
+    status = result.shown_status
     colour = COLOURS["bad"] if status in SHOWN_OPEN else ""
     cells = (result.name, result.cause or result.title, result.place, f"{result.seconds:.1f}")
     rest = "".join(f'<td style="{LEFT}">{escape(cell)}</td>' for cell in cells)

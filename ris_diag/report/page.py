@@ -20,8 +20,8 @@ from ris_diag.diagnosis import Diagnosis
 from ris_diag.families import FAMILIES
 from ris_diag.report import drawn
 from ris_diag.report.excerpt import Excerpt, excerpts
-from ris_diag.report.verdict import shown_status, verdict_of
 from ris_diag.result import Report, Result, write_atomically
+from ris_diag.verdict import verdict_on
 
 STATUSES = ("fail", "error", "xfail", "skip", "pass")  # what needs a look comes first
 
@@ -62,21 +62,27 @@ class Part:
 
 
 def write_page(
-    path: str | Path, reports: Sequence[Report], fingerprint: Mapping[str, Any] | None = None
+    path: str | Path,
+    reports: Sequence[Report],
+    fingerprint: Mapping[str, Any] | None = None,
+    gate: str = "",
 ) -> None:
     """Write the page at once or not at all.
 
     Args:
         reports: one for every case and device.
         fingerprint: what the verdict was given for, where a receipt was asked for.
+        gate: the verdict of a gate on the one report.
 
     Raises:
         OSError: the folder doesn't exist or can't be written; an older file is untouched.
     """
-    write_atomically(path, page(reports, fingerprint))
+    write_atomically(path, page(reports, fingerprint, gate))
 
 
-def page(reports: Sequence[Report], fingerprint: Mapping[str, Any] | None = None) -> str:
+def page(
+    reports: Sequence[Report], fingerprint: Mapping[str, Any] | None = None, gate: str = ""
+) -> str:
     """The page as text."""
     environment = Environment(
         loader=PackageLoader("ris_diag.report", "."),
@@ -93,7 +99,9 @@ def page(reports: Sequence[Report], fingerprint: Mapping[str, Any] | None = None
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     prefixes = ["", *(f"p{number}-" for number in range(2, len(reports) + 1))]
     return environment.get_template("page.html.j2").render(
-        parts=[part(report, prefix) for report, prefix in zip(reports, prefixes, strict=False)],
+        parts=[
+            part(report, prefix, gate) for report, prefix in zip(reports, prefixes, strict=False)
+        ],
         families=FAMILIES,
         statuses=STATUSES,
         unlocking=unlocking,
@@ -105,11 +113,11 @@ def page(reports: Sequence[Report], fingerprint: Mapping[str, Any] | None = None
     )
 
 
-def part(report: Report, prefix: str) -> Part:
+def part(report: Report, prefix: str, gate: str = "") -> Part:
     """What the template shows of one report."""
     results, diagnosis = report.results, report.diagnosis
-    tone, verdict = verdict_of(report)
-    statuses = Counter(shown_status(result) for result in results)
+    tone, verdict = verdict_on(results, complete=report.complete, gate=gate)
+    statuses = Counter(result.shown_status for result in results)
     return Part(
         report=report,
         prefix=prefix,
@@ -132,7 +140,7 @@ def row(result: Result, prefix: str) -> Row:
     return Row(
         result=result,
         check=get_check(result.id),
-        status=shown_status(result),
+        status=result.shown_status,
         anchor=f"{prefix}{result.id}",
         excerpts=excerpts(result.place),
         text=" ".join(words).lower(),

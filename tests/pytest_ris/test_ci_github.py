@@ -15,7 +15,7 @@ from ris_diag.ci.part import Part, SourceLine, source_line
 from ris_diag.cli import main
 from ris_diag.result import Finding, Result
 
-UNFIT = "more do not apply to this case, which lacks parts they need"
+UNFIT = "checks do not apply to this case, which lacks parts they need"
 
 
 def result(check: str = "L009", **changes: Any) -> Result:
@@ -170,7 +170,7 @@ def test_the_command_line(on_github: Path) -> None:
 def test_the_gate_gives_its_own_verdict(on_github: Path) -> None:
     assert CliRunner().invoke(main, ["gate", "--case=tiny:bare"]).exit_code == 1
     assert shown(on_github.read_text())[0][0].startswith("NOT READY: ")
-    assert UNFIT.removeprefix("more ") in shown(on_github.read_text())[0][0]
+    assert UNFIT in shown(on_github.read_text())[0][0]
 
 
 def test_pytest(on_github: Path, project: pytest.Pytester) -> None:

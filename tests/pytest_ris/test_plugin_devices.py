@@ -306,11 +306,11 @@ def test_every_check_runs_once_a_device(gpus: pytest.Pytester, mode: list[str]) 
     result.assert_outcomes(failed=2, skipped=2)
     lines = section(result)
     assert [line for line in lines if line.startswith(("fail", "cpu: ", "cuda:1"))] == [
-        f"cpu: NOT READY: L009 not passed; G001 do not apply to this case, which lacks parts they "
-        f"need; {COUNT - 2} checks did not run",
+        f"cpu: NOT READY: L009 not passed; G001 does not apply to this case, which lacks a part it "
+        f"needs; {COUNT - 2} checks did not run",
         *[line for line in lines if line.startswith("fail  L009")][:1],
-        f"cuda:1: NOT READY: L009 not passed; G001 do not apply to this case, which lacks parts "
-        f"they need; {COUNT - 2} checks did not run",
+        f"cuda:1: NOT READY: L009 not passed; G001 does not apply to this case, which lacks a part "
+        f"it needs; {COUNT - 2} checks did not run",
         *[line for line in lines if line.startswith("fail  L009")][1:],
         FAKE,
     ]

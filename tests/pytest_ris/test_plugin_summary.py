@@ -9,7 +9,7 @@ from ris_diag import check as registry
 from tests.expected import COUNT
 
 READY = "READY FOR FULL HPO"
-UNFIT = "G001 do not apply to this case, which lacks parts they need"
+UNFIT = "G001 does not apply to this case, which lacks a part it needs"
 
 # A test that records what checks found elsewhere: one passed result a check but for `changed`.
 RECORDED = """

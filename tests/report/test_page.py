@@ -11,10 +11,10 @@ import pytest
 
 import ris_diag
 from ris_diag import report
+from ris_diag.gate import READY
 from ris_diag.report import drawn, figures, require_report
 from ris_diag.report.excerpt import excerpts
 from ris_diag.report.page import page
-from ris_diag.report.verdict import verdict_of
 from tests.report.runs import MARKUP, failing, healthy, hostile, measured
 
 pytestmark = pytest.mark.slow
@@ -123,13 +123,11 @@ def test_drawing_leaves_the_settings_of_the_user_alone() -> None:
         assert dict(mpl.rcParams) == before
 
 
-def test_tones() -> None:
-    assert verdict_of(failing())[0] == "bad"
-    assert verdict_of(healthy())[0] == "open"
-    assert verdict_of(replace(healthy(), complete=False)) == (
-        "open",
-        "No verdict: the run didn't come to its end",
-    )
+def test_the_verdict_of_a_gate_stands_above_its_results() -> None:
+    told = "NOT READY: changed while the gate ran: train.py"
+    text = page([healthy()], gate=told)
+    assert f'<p class="verdict bad">{told}</p>' in text
+    assert f'<p class="verdict good">{READY}</p>' in page([healthy()], gate=READY)
 
 
 def test_excerpts_mark_the_line_of_files_that_are_there(tmp_path: Path) -> None:

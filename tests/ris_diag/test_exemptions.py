@@ -70,10 +70,10 @@ def test_a_check_that_is_expected_to_fail_runs() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("X001", "exempt['X001'] names nothing that exists (did you mean 'O001' or "),
-        ("memorise", "names nothing that exists (did you mean 'memorises'"),
-        ("covarience", "names nothing that exists (did you mean 'covariance'"),
-        ("laws", "names nothing that exists (did you mean 'law'"),
+        ("X001", "exempt['X001'] names nothing that exists (did you mean 'O001'?)"),
+        ("memorise", "names nothing that exists (did you mean 'memorises'?)"),
+        ("covarience", "names nothing that exists (did you mean 'covariance'?)"),
+        ("laws", "names nothing that exists (did you mean 'law'?)"),
         ("???", "names nothing that exists; expected an ID, a slug, a prefix of IDs, a family"),
         ("", "exempt[''] names nothing that exists; "),
         (3, "exempt[3] names nothing that exists; "),

@@ -73,7 +73,7 @@ def test_a_failed_run_to_the_letter() -> None:
     assert (
         shown
         == f"""\
-NOT READY: L011 not passed; G002 do not apply to this case, which lacks parts they need; \
+NOT READY: L011 not passed; G002 does not apply to this case, which lacks a part it needs; \
 {COUNT - 6} checks did not run
 case mine, cpu, seed 0, 2 s
 
