@@ -160,7 +160,7 @@ def test_the_command_line(on_github: Path) -> None:
     run = CliRunner().invoke(main, ["check", "--case=tiny:frozen", "--select=L009,L010"])
     assert run.exit_code == 1
     rows = shown(on_github.read_text())
-    assert rows[0][0].startswith("NOT READY: L009 not passed; L010 do not apply")
+    assert rows[0][0].startswith("NOT READY: L009 not passed; L010 does not apply")
     assert any(row[0] == "L009 one-step-a-batch" for row in rows)
     found = errors(run.stdout.splitlines())
     assert re.match(r"::error file=tiny\.py,line=\d+,title=C\d+ ", found[0])
