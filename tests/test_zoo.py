@@ -38,7 +38,7 @@ def test_healthy_training_is_silent(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ZOO)
 def test_healthy_training_is_silent_with_every_seed(name: str) -> None:
-    reports = [watched(ZOO[name](), seed) for seed in range(10)]
+    reports = [watched(ZOO[name](), seed) for seed in range(1, 10)]  # 0 is the test before this
     assert [complaint for report in reports for complaint in complaints(report)] == []
 
 

@@ -45,7 +45,9 @@ def main() -> None:
             copy = shutil.copytree if source.is_dir() else shutil.copy
             copy(source, project / name)
         # What is about the repository, which is not here: rules of the house, documents, packages.
-        names = ("test_house.py", "test_readme.py", "test_distribution.py", "docs")
+        names = ["test_house.py", "test_readme.py", "test_distribution.py", "docs"]
+        # What the checks find of the catalogue was seen with the same files; a wheel adds nothing.
+        names += ["test_faults.py", "test_catalogue.py", "test_names.py", "test_zoo.py"]
         left_out = [f"--ignore=tests/{name}" for name in names]
         run(python, "-m", "pytest", "-n", "2", *left_out, *sys.argv[1:], cwd=project)
 

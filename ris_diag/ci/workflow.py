@@ -12,7 +12,6 @@ from ris_diag.errors import RisDiagError
 
 TEMPLATES = {"github": "github.yml", "gitlab": "gitlab.yml", "pre-commit": "pre-commit.yaml"}
 PIP = "python -m pip install"
-TORCH = f"{PIP} torch --index-url https://download.pytorch.org/whl/cpu"
 OUT = "--receipt ris-diag-receipt.json --json ris-diag-report.json --junit ris-diag-junit.xml"
 _OURS = re.compile(r"(?<![\w.-])ris[-_.]diag(?!\w)", re.IGNORECASE)
 _COMMENT = re.compile(r"(^|\s)#.*", re.MULTILINE)
@@ -33,7 +32,7 @@ def workflow(kind: str, case: str | None, folder: Path) -> str:
     text = files("ris_diag.ci").joinpath(TEMPLATES[kind]).read_text(encoding="utf-8")
     parts = {
         "PYTHON": lambda: ["{}.{}".format(*sys.version_info)],
-        "INSTALL": lambda: [TORCH, install_command(folder)],
+        "INSTALL": lambda: [install_command(folder)],
         "GATE": lambda: [f"ris-diag gate{option} {OUT}"],
         "CHECK": lambda: [f"ris-diag check{option} --select guard,law,data,litmus"],
     }

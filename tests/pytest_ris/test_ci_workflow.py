@@ -207,7 +207,7 @@ def run_steps(user: Path, text: str) -> dict[str, subprocess.CompletedProcess[st
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         **dict.fromkeys(("PIP_NO_INDEX", "PIP_NO_DEPS", "PIP_DRY_RUN"), "1"),
-        "PIP_FIND_LINKS": "",
+        **dict.fromkeys(("PIP_FIND_LINKS", "PIP_CONSTRAINT"), ""),
         "GITHUB_ACTIONS": "true",
         "GITHUB_WORKSPACE": str(user),
         "GITHUB_STEP_SUMMARY": str(user / "summary.md"),
@@ -229,7 +229,7 @@ def test_the_steps_open_the_gate(loaded: Path) -> None:
     done = run_steps(loaded, ci("github").stdout)
     assert done["Install"].returncode == 0, done["Install"].stdout + done["Install"].stderr
     assert list(done) == ["Install", "Gate"]
-    assert "Requirement already satisfied: torch" in done["Install"].stdout
+    assert "Requirement already satisfied: " in done["Install"].stdout
     assert done["Gate"].returncode == 0, done["Gate"].stdout + done["Gate"].stderr
     assert (loaded / "summary.md").read_text().startswith(f"## {READY}\n\ncase bare-loop, cpu, ")
     assert json.loads((loaded / "ris-diag-report.json").read_text())["ok"] is True

@@ -82,7 +82,7 @@ def test_a_training_in_one_process_is_not_meant_for_it(check: str) -> None:
 
 def test_the_gate_stays_closed_for_ranks_that_were_not_started() -> None:
     skipped = ris_diag.run(plain_ddp(), select="L061").results
-    assert any("L061 do not apply" in reason for reason in reasons_against(skipped))
+    assert any("L061 does not apply" in reason for reason in reasons_against(skipped))
 
 
 def test_the_part_is_a_function() -> None:

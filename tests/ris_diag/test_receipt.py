@@ -178,7 +178,7 @@ def test_another_case_of_the_same_name_in_the_same_file_is_another() -> None:
         (passed()[1:], "the gate was closed: 1 check did not run"),
         (passed(G001="fail"), "the gate was closed: G001 not passed"),
         (passed(L009="error"), "the gate was closed: L009 not passed"),
-        (passed(L001="skip"), "the gate was closed: L001 do not apply"),
+        (passed(L001="skip"), "the gate was closed: L001 does not apply"),
     ],
 )
 def test_results_that_open_no_gate_close_it(results: list[Result], said: str) -> None:
