@@ -3,7 +3,8 @@
 import pytest
 
 from pytest_ris.records import PROPERTY, Record, results_by_group
-from pytest_ris.session import RisSession, speaks_another
+from pytest_ris.session import RisSession
+from ris_diag.launch import speaks_another
 
 
 def made_readable(report: pytest.TestReport) -> list[Record]:

@@ -1,6 +1,5 @@
 """The case, the runners and the results of one pytest session."""
 
-import os
 import shlex
 import signal
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from pytest_ris.devices import asked_devices, resolved
 from pytest_ris.errors import plain_failures, usage_errors
 from pytest_ris.options import seed_of, value_of
 from pytest_ris.records import PROPERTY, Record, content, recorded, reports
+from ris_diag.launch import several_processes, speaks_another
 
 if TYPE_CHECKING:
     from ris_diag.case import Case
@@ -22,16 +22,6 @@ if TYPE_CHECKING:
     from ris_diag.ranks import Ranks
     from ris_diag.result import Result
     from ris_diag.runner import Runner
-
-
-def several_processes() -> bool:
-    """Whether torchrun started this process and others."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
-def speaks_another() -> bool:
-    """Whether another process of torchrun's speaks for this one."""
-    return several_processes() and os.environ.get("RANK") != "0"
 
 
 class RisSession:
@@ -251,7 +241,7 @@ class RisSession:
             pytest.UsageError: the file can't be written.
         """
         path = value_of(self.config, "ris_html")
-        if not path or (several_processes() and os.environ.get("RANK") != "0"):
+        if not path or speaks_another():
             return
         from ris_diag.report.page import write_page
 

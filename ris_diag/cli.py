@@ -16,11 +16,11 @@ from ris_diag.commands import (
     data,
     device_name,
     gate,
-    is_quiet,
     target_of,
 )
 from ris_diag.diff import diff
 from ris_diag.errors import RequestError, RisDiagError
+from ris_diag.launch import speaks_another
 from ris_diag.search.command import hpo
 
 USAGE, INTERRUPTED = 2, 130
@@ -39,7 +39,7 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except RisDiagError as error:
-            if is_quiet():
+            if speaks_another():
                 raise SystemExit(USAGE) from None
             raise _Refused(str(error)) from error
         except KeyboardInterrupt:  # in front of a run, or beside one

@@ -1,6 +1,5 @@
 """The commands that run checks: check, data, gate."""
 
-import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ris_diag.errors import RequestError
+from ris_diag.launch import speaks_another
 from ris_diag.report.command import html_option, write_report_page
 
 if TYPE_CHECKING:
@@ -21,11 +21,6 @@ if TYPE_CHECKING:
     from ris_diag.runner import Runner
 
 CLOSED = 1
-
-
-def is_quiet() -> bool:
-    """Whether another process of the same launch speaks for this one."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and os.environ.get("RANK", "0") != "0"
 
 
 def _in_a_folder(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
@@ -176,10 +171,10 @@ def gate(
         target = target_of(case)
         _there(name)
         path = receipt or default_receipt()
-        loaded_from = {} if is_quiet() else hashes(target)
+        loaded_from = {} if speaks_another() else hashes(target)
         with _runner(target, name, seed, run) as runner:
             judge = partial(run_gate, runner, run.took, keep_going=keep_going)
-            if is_quiet():  # the receipt is rank 0's
+            if speaks_another():  # the receipt is rank 0's
                 verdict = judge()
             else:
                 kept = Kept(path=path, target=target, loaded_from=loaded_from, key=key)
@@ -235,7 +230,7 @@ def _runner(target: str, device: str, seed: int, run: "Attended") -> Iterator["R
     from ris_diag.runner import Runner
     from ris_diag.target import load_case
 
-    progress = silent if is_quiet() else for_stream()
+    progress = silent if speaks_another() else for_stream()
     run.doing = f"while {target} was loaded"
     with ExitStack() as stack:
         ranks = stack.enter_context(launched_ranks())
@@ -243,7 +238,7 @@ def _runner(target: str, device: str, seed: int, run: "Attended") -> Iterator["R
         with progress(f"loading {target}", None):
             case = load() if ranks is None else ranks.same("the case", load)
         run.stop.look()
-        if is_quiet():
+        if speaks_another():
             stack.enter_context(redirect_stdout(StringIO()))
         run.runner = Runner(
             case,
@@ -264,7 +259,7 @@ def _attended(
     from ris_diag.attended import attended
 
     def hand_out(run: "Attended", report: "Report", stopped: str) -> None:
-        if not is_quiet():
+        if not speaks_another():
             _show(run, report, stopped, verbosity=verbose - quiet)
             _write(run, report, **files)
 

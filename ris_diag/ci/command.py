@@ -16,11 +16,8 @@ from ris_diag.ci.workflow import TEMPLATES
 def ci(kind: str, case: str | None) -> None:
     """Print a workflow that runs the gate; the first line says which file it is."""
     from ris_diag.ci.workflow import workflow
-    from ris_diag.errors import CaseError
-    from ris_diag.target import EXAMPLE, configured_target, load_case
+    from ris_diag.commands import target_of
+    from ris_diag.target import load_case
 
-    target = case or configured_target()
-    if target is None:
-        raise CaseError(f"no case: {EXAMPLE}")
-    load_case(target)  # what doesn't load here doesn't there
+    load_case(target_of(case))  # what doesn't load here doesn't there
     click.echo(workflow(kind, case, Path.cwd()), nl=False)

@@ -77,16 +77,14 @@ def hpo(
     missing = [name for name in NEEDS if importlib.util.find_spec(name) is None]
     if missing:
         raise SearchError("a search needs: pip install 'ris-diag[hpo]'")
+    from ris_diag.commands import target_of
     from ris_diag.cuda import usable_device
     from ris_diag.search.searchable import load_searchable
     from ris_diag.search.space import load_space
     from ris_diag.search.training import Conditions
     from ris_diag.search.worker import Order
-    from ris_diag.target import EXAMPLE, configured_target
 
-    target = case or configured_target()
-    if target is None:
-        raise SearchError(f"no case: {EXAMPLE}")
+    target = target_of(case)
     device = "cuda" if gpu else device
     usable_device(device)
     searchable = load_searchable(target)

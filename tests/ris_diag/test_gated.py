@@ -141,7 +141,7 @@ def test_only_rank_0_takes_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(fingerprint, name, taken)
         monkeypatch.setattr(gated, name, taken)
     assert isinstance(ris_diag("gate").exception, AssertionError)
-    monkeypatch.setattr(commands, "is_quiet", lambda: True)
+    monkeypatch.setattr(commands, "speaks_another", lambda: True)
     assert ris_diag("gate").exit_code == 0
     assert not DEFAULT.exists()
 
