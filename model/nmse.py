@@ -7,7 +7,8 @@ a backward pass to come it is computed a few samples at a time, while they are i
 norm is so large or small that its square could leave the range of the dtype, the same computation
 runs on copies scaled by powers of two (`model.scaling`), which changes no bit of a result that the
 common case can hold. On other devices than the CPU it always does: to look at a norm would make the
-host wait for the device in every step.
+host wait for the device in every step. Large complex64 batches on CUDA have a compiled form of
+their own (`model.fused`), with the same edges.
 """
 
 import inspect
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model import fused
 from model.parts import (
     combined_norms,
     part_norms,
@@ -87,7 +89,9 @@ def nmse(
         w_off / total,
     )
     values: Tensor
-    if R_hat.requires_grad and torch.is_grad_enabled() and not _transformed():
+    if fused.pays(R_true) and not _transformed():
+        values = _FusedNmse.apply(*arguments)  # type: ignore[no-untyped-call]
+    elif R_hat.requires_grad and torch.is_grad_enabled() and not _transformed():
         values = _KeptNmse.apply(*arguments)  # type: ignore[no-untyped-call]
     else:
         values = _Nmse.apply(*arguments)[0]  # type: ignore[no-untyped-call]
@@ -127,6 +131,32 @@ class _KeptNmse(torch.autograd.Function):
         if exponents is not None:
             unscaled_(gradient, exponents)
         return gradient, None, None, None
+
+
+class _FusedNmse(torch.autograd.Function):
+    """The same by the compiled passes of `model.fused`; complex64, outside of `torch.func`."""
+
+    @staticmethod
+    def forward(ctx: Any, R_hat: Tensor, R_true: Tensor, w_diag: float, w_off: float) -> Tensor:
+        ctx.weights = w_diag, w_off
+        # Detached: a graph is compiled anew for an input that requires a gradient.
+        hat, true = (torch.view_as_real(_plain(R.detach())) for R in (R_hat, R_true))
+        error, truth, limits = fused.compiled(fused.energies)(hat, true)
+        values, slopes = fused.values(error, truth, ctx.weights)
+        ctx.save_for_backward(R_hat, R_true, slopes, limits)
+        return values.to(true.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, None]:
+        R_hat, R_true, slopes, limits = ctx.saved_tensors
+        if torch.is_grad_enabled() or _transformed():
+            # The second order is the eager one.
+            plain = _plain(R_hat.detach()), _plain(R_true)
+            _, *kept, _ = scaled_values(*plain, ctx.weights)
+            return _Gradient.apply(grad, R_hat, R_true, *kept, *ctx.weights), None, None, None  # type: ignore[no-untyped-call]
+        hat, true = (torch.view_as_real(_plain(R.detach())) for R in (R_hat, R_true))
+        gradient = fused.compiled(fused.gradient)(hat, true, slopes * grad, limits)
+        return torch.view_as_complex(gradient), None, None, None
 
 
 class _Nmse(torch.autograd.Function):

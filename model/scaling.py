@@ -75,7 +75,7 @@ def scaled_values(
     # A part in which the truth is zero stands on the other part's scale; where the truth is zero
     # altogether the estimate gives the scale.
     yardstick = torch.where(zero, largest.flip(0), largest)
-    yardstick = torch.where(all_zero, largest_hat.amax(0), yardstick)
+    yardstick = torch.where(all_zero & zero, largest_hat, yardstick)
     limit = LARGEST_EXPONENT[largest.dtype]
     exponents = torch.frexp(yardstick).exponent.clamp(-limit, limit)
 
@@ -86,9 +86,11 @@ def scaled_values(
     error = _add_estimate_(scaled, R_hat, factors)
     (error_norms,) = part_norms(error)
 
-    # A slope is 2 weight / norm^2; that of a whole is the same for both parts.
+    # A slope is 2 weight / norm^2; that of a whole is the same for both parts. A part that doesn't
+    # count has no scale of its own where the rest is zero: its norm may have no square.
     both = torch.linalg.vector_norm(truth_norms, dim=0)
-    truth_norms = torch.where(whole, both, torch.where(zero, torch.inf, truth_norms))
+    without = zero | ~counts
+    truth_norms = torch.where(whole, both, torch.where(without, torch.inf, truth_norms))
     error_norms = torch.where(whole, torch.linalg.vector_norm(error_norms, dim=0), error_norms)
     values = weighted((error_norms / truth_norms).square(), *weights)
 

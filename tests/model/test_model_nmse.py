@@ -55,6 +55,18 @@ def test_a_two_by_two_example_by_hand(dtype: torch.dtype) -> None:
     assert nmse(R_hat, R_true, w_diag=7.0, w_off=0.0).item() == pytest.approx(1.0, rel=1e-6)
 
 
+def test_a_part_that_does_not_count_spoils_nothing() -> None:
+    """Beside a counted part that is zero in the truth: it gives no scale and no slope."""
+    tiny = torch.finfo(torch.float32).tiny
+    off = torch.tensor([[0, 1], [1, 0]], dtype=torch.complex64)
+    on = torch.eye(2, dtype=torch.complex64)
+    R_hat = torch.stack([0 * on, tiny * on + off]).requires_grad_()
+    value = nmse(R_hat, torch.stack([tiny * off, 0 * on]), w_diag=1.0, w_off=0.0)
+    (gradient,) = torch.autograd.grad(value.sum(), R_hat)
+    assert value.tolist() == [0.0, 1.0]
+    assert torch.equal(gradient, torch.zeros_like(gradient))
+
+
 @pytest.mark.parametrize("N", [2, 3, 12])
 def test_the_value_is_the_definition(N: int) -> None:
     R_hat, R_true = random(20, N, N, seed=1), random(20, N, N, seed=2)

@@ -1,25 +1,29 @@
 """The kernel on other devices: nothing is read back, values and gradients are those of the CPU.
 
-On the meta device no number can be read: what runs there waits for no device. The path that other
-devices take runs on the CPU, too, where its numbers are compared. The tests that need CUDA run
-where it is.
+On the meta device no number can be read: what runs there waits for no device. The paths that other
+devices take, the eager one and the passes that are compiled for large batches, run on the CPU, too,
+where their numbers are compared. The tests that need CUDA run where it is.
 """
 
 import itertools
+import shutil
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 import model.nmse
+from model import fused
 from model.nmse import nmse
 
 BOTH = [torch.complex64, torch.complex128]
 DEVICES = [
     pytest.param("cuda", marks=pytest.mark.cuda),
     "unread",
+    "fused",
 ]
 Kernel = Callable[..., list[Tensor]]
 
@@ -37,6 +41,11 @@ def value_and_gradient(R_hat: Tensor, R_true: Tensor, **weights: Any) -> list[Te
     return [t.detach().cpu() for t in (value, gradient, without_graph)]
 
 
+def fused_here(patched: pytest.MonkeyPatch) -> None:
+    """All of complex64 takes the passes for large batches on CUDA, whatever device and size."""
+    patched.setattr(fused, "pays", lambda R: R.dtype == torch.complex64)
+
+
 @pytest.fixture(params=DEVICES)
 def elsewhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kernel:
     """Value, gradient and value without a graph, on CUDA or by its path on the CPU."""
@@ -45,6 +54,9 @@ def elsewhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
         if request.param == "cuda":
             return value_and_gradient(R_hat.to("cuda"), R_true.to("cuda"), **weights)
         with monkeypatch.context() as patched:
+            if request.param == "fused":
+                fused_here(patched)
+                patched.setattr(fused, "compiled", lambda function: function)
             patched.setattr(model.nmse, "_may_look", lambda R: False)
             return value_and_gradient(R_hat, R_true, **weights)
 
@@ -152,6 +164,30 @@ def test_higher_orders_and_transforms(elsewhere: Kernel, monkeypatch: pytest.Mon
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
+def test_a_second_order_of_the_fused_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    R_hat, R_true = (random(3, 4, 4, seed=k) for k in range(2))
+
+    def second() -> Tensor:
+        R = R_hat.clone().requires_grad_()
+        (first,) = torch.autograd.grad(nmse(R, R_true).sum(), R, create_graph=True)
+        (gradient,) = torch.autograd.grad(torch.view_as_real(first).square().sum(), R)
+        return gradient
+
+    wanted = second()
+    fused_here(monkeypatch)
+    monkeypatch.setattr(fused, "compiled", lambda function: function)
+    torch.testing.assert_close(second(), wanted, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.cuda
+def test_a_batch_that_is_compiled_on_cuda() -> None:
+    """Where the compiler is: this test says so, if it is missing."""
+    R_hat, R_true = (random(256, 144, 144, seed=k) for k in range(2))
+    assert fused.pays(R_true.to("cuda"))
+    ours = value_and_gradient(R_hat.to("cuda"), R_true.to("cuda"))
+    agree(ours, value_and_gradient(R_hat, R_true), 144)
+
+
 @pytest.mark.parametrize("dtype", BOTH)
 @pytest.mark.parametrize("shape", [(4, 5, 5), (2, 3, 1, 1), (6, 6)])
 def test_no_number_is_read(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
@@ -164,3 +200,55 @@ def test_no_number_is_read(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
         (second,) = torch.autograd.grad(torch.view_as_real(first).sum(), R_hat)
         assert (first.device.type, first.shape, second.shape) == ("meta", shape, shape)
     assert nmse(R_hat.detach(), R_true).device.type == "meta"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ on the CPU")
+@pytest.mark.skipif(" " in torch.__file__, reason="torch.compile can't link in a path with a space")
+@pytest.mark.filterwarnings("default::DeprecationWarning")  # of torch, while it compiles
+def test_the_passes_for_large_batches_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the first shape, and once more for all others."""
+    fused_here(monkeypatch)
+    torch.compiler.reset()
+    for batch, size, scale in ((4, 12, 1.0), (3, 9, 1e30), (5, 16, 1e-30)):
+        R_hat, R_true = (scale * random(batch, size, size, seed=k) for k in range(2))
+        with monkeypatch.context() as patched:
+            patched.setattr(fused, "pays", lambda R: False)
+            wanted = value_and_gradient(R_hat, R_true)
+        with torch.compiler.set_stance("fail_on_recompile" if size == 16 else "default"):
+            agree(value_and_gradient(R_hat, R_true), wanted, size)
+
+
+class Placed(torch.Tensor):
+    """A tensor that says it is on CUDA."""
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]  # read-only there, too
+        return torch.device("cuda", 0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "able", "wanted"),
+    [
+        ((1024, 64, 64), torch.complex64, True, True),
+        ((1024, 64, 63), torch.complex64, True, False),  # bound by launches
+        ((1024, 64, 64), torch.complex128, True, False),  # no dtype holds the squares
+        ((1024, 64, 64), torch.complex64, False, False),  # no compiler
+    ],
+)
+def test_large_complex64_is_compiled_where_it_can_be(
+    monkeypatch: pytest.MonkeyPatch,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    able: bool,
+    wanted: bool,
+) -> None:
+    monkeypatch.setattr(fused, "_compiles", lambda device: able)
+    R = torch.empty(shape, dtype=dtype, device="meta")
+    assert not fused.pays(R)  # not on CUDA
+    R = R.as_subclass(Placed)
+    assert fused.pays(R) == wanted
+    with FlopCounterMode(display=False):
+        assert not fused.pays(R)
+    with torch.overrides.BaseTorchFunctionMode():
+        assert not fused.pays(R)

@@ -1,13 +1,11 @@
-"""What the benchmark of the kernel rests on: the compiled candidate and the roofline are right."""
-
-import shutil
+"""What the benchmark of the kernel rests on: the candidate and the roofline are right."""
 
 import pytest
 import torch
 from torch import Tensor
 
 from model.nmse import nmse
-from tests.bench.candidates import fused, looking
+from tests.bench.candidates import looking
 from tests.bench.roofline import TARGET_SIZE, copy_bandwidth, least_bytes, share
 
 
@@ -19,39 +17,23 @@ def matrices(*shape: int) -> tuple[Tensor, Tensor]:
     return R_hat, R_true
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e-30, 1e30])
 @pytest.mark.parametrize("shape", [(3, 2, 2), (5, 16, 16)])
-def test_the_candidates_are_the_kernel(shape: tuple[int, ...], scale: float) -> None:
-    R_hat, R_true = (scale * R for R in matrices(*shape))
+def test_the_candidate_is_the_kernel(shape: tuple[int, ...]) -> None:
+    R_hat, R_true = matrices(*shape)
     results = []
-    for form in (nmse, fused(compiled=False), looking if scale == 1 else nmse):
+    for form in (nmse, looking):
         R = R_hat.detach().requires_grad_()
         value = form(R, R_true)
         (gradient,) = torch.autograd.grad(value.sum(), R)
-        results.append((value.detach(), gradient * scale))
-    for other in results[1:]:
-        for ours, theirs in zip(results[0], other, strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+        results.append((value.detach(), gradient))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
 
 
 def test_the_candidate_that_looks_refuses_what_it_would_get_wrong() -> None:
     R_hat, R_true = (1e-30 * R for R in matrices(2, 3, 3))
     with pytest.raises(ValueError, match="safe range"):
         looking(R_hat, R_true)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ on the CPU")
-@pytest.mark.skipif(" " in torch.__file__, reason="torch.compile can't link in a path with a space")
-@pytest.mark.filterwarnings("default::DeprecationWarning")  # of torch, while it compiles
-def test_the_candidate_compiles_to_the_same() -> None:
-    R_hat, R_true = matrices(4, 12, 12)
-    R = R_hat.requires_grad_()
-    value = fused()(R, R_true)
-    (gradient,) = torch.autograd.grad(value.sum(), R)
-    (wanted,) = torch.autograd.grad(nmse(R, R_true).sum(), R)
-    torch.testing.assert_close(value, nmse(R, R_true), rtol=1e-5, atol=0)
-    torch.testing.assert_close(gradient, wanted, rtol=1e-5, atol=1e-7)
 
 
 def test_the_bytes_of_the_roofline() -> None:
