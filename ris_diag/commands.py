@@ -66,13 +66,15 @@ def case_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+# A case that stands alone, without --case, is refused in words of our own: `target_of`.
+EXTRA_ARGS = {"allow_extra_args": True}
 _seed = click.option("--seed", default=0, show_default=True, help="Seed of every random choice.")
 _select = click.option(
     "--select", multiple=True, metavar="ID,...", help="IDs, prefixes, slugs or families."
 )
 
 
-@click.command()
+@click.command(context_settings=EXTRA_ARGS)
 @case_options
 @_seed
 @_select
@@ -134,7 +136,7 @@ def data(
         raise SystemExit(CLOSED)
 
 
-@click.command()
+@click.command(context_settings=EXTRA_ARGS)
 @case_options
 @_seed
 @click.option("--keep-going", is_flag=True, help="Run all families, whatever fails.")
@@ -191,10 +193,16 @@ def target_of(case: str | None) -> str:
     """The target that was given, or that of pyproject.toml.
 
     Raises:
-        RequestError: there is none.
+        RequestError: there is none, or it stands without --case.
     """
     from ris_diag.target import EXAMPLE, configured_target
 
+    context = click.get_current_context()
+    if context.args:
+        alone = " ".join(context.args)
+        raise RequestError(
+            f"{alone}: expected ris-diag {context.info_name} --case {context.args[0]}"
+        )
     target = case or configured_target()
     if target is None:
         raise RequestError(f"no case: {EXAMPLE}")

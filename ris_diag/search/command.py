@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ris_diag.commands import EXTRA_ARGS, device_name, target_of
 from ris_diag.errors import SearchError
 
 if TYPE_CHECKING:
@@ -19,7 +20,10 @@ PRUNERS = ("hyperband", "successive-halving")
 
 
 @click.command(
-    context_settings={"token_normalize_func": lambda name: name.replace("_", "-")},
+    context_settings={
+        "token_normalize_func": lambda name: name.replace("_", "-"),
+        **EXTRA_ARGS,
+    },
 )
 @click.option("--case", metavar="PKG.MOD:FACTORY", help="Its parameters are searched.")
 @click.option("--n-trials", default=24, show_default=True, type=click.IntRange(min=1))
@@ -52,7 +56,7 @@ PRUNERS = ("hyperband", "successive-halving")
     help="As for `ris-diag verify`: one of them must have signed the receipt.",
 )  # fmt: skip
 @click.option("--without-gate", metavar="REASON", help="Search code that the gate didn't pass.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@click.option("--device", help="cpu, cuda or cuda:N; default: cpu.")
 @click.option("--gpu", is_flag=True, help="Short for --device cuda.")
 @click.option("--seed", default=0, show_default=True, help="Of data, trials and sampler.")
 def hpo(
@@ -69,7 +73,7 @@ def hpo(
     receipt: Path | None,
     signers: Path | None,
     without_gate: str | None,
-    device: str,
+    device: str | None,
     gpu: bool,
     seed: int,
 ) -> None:
@@ -77,7 +81,6 @@ def hpo(
     missing = [name for name in NEEDS if importlib.util.find_spec(name) is None]
     if missing:
         raise SearchError("a search needs: pip install 'ris-diag[hpo]'")
-    from ris_diag.commands import target_of
     from ris_diag.cuda import usable_device
     from ris_diag.search.searchable import load_searchable
     from ris_diag.search.space import load_space
@@ -85,7 +88,7 @@ def hpo(
     from ris_diag.search.worker import Order
 
     target = target_of(case)
-    device = "cuda" if gpu else device
+    device = device_name(device, gpu)
     usable_device(device)
     searchable = load_searchable(target)
     dimensions = load_space(space, searchable)

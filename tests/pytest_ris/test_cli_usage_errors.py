@@ -132,7 +132,13 @@ def test_cuda_that_is_not_there(command: str, option: str) -> None:
     assert refusal(command, "--case=nowhere:case", option) == absent(device, found())
 
 
-@pytest.mark.parametrize("command", ["check", "gate"])
+@pytest.mark.parametrize("command", ["check", "gate", "hpo"])
+def test_a_case_that_stands_alone(command: str) -> None:
+    message = refusal(command, "train.py")
+    assert message == f"train.py: expected ris-diag {command} --case train.py"
+
+
+@pytest.mark.parametrize("command", ["check", "gate", "hpo"])
 def test_devices_that_contradict_each_other(command: str) -> None:
     message = refusal(command, "--case=tiny:learns", "--gpu", "--device=cpu")
     assert message == "--gpu beside --device cpu: expected one of them"
