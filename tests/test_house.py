@@ -12,6 +12,7 @@ import ris_diag
 from ris_diag.cause import AREAS, Cause, all_causes
 from ris_diag.check import ANY_CHECK, all_checks, select_checks
 from ris_diag.diagnosis import SYMPTOMS
+from ris_diag.pages import SOURCES as CHECK_SOURCES
 from ris_diag.pages import pages
 from ris_diag.screen import fitted
 from ris_diag.summary import summary
@@ -155,6 +156,11 @@ def test_generated_pages_are_current() -> None:
         for path in (ROOT / "docs" / part).glob("*.md")
     }
     assert committed == pages(), "run `make docs`"
+
+
+def test_every_source_is_explained() -> None:
+    used = {source for check in all_checks() for source in check.sources}
+    assert used == set(CHECK_SOURCES)
 
 
 def test_reports_of_planted_faults_are_current(monkeypatch: pytest.MonkeyPatch) -> None:
