@@ -117,11 +117,14 @@ class Subject:
         outputs: list[Any] = []
         hook = model.register_forward_hook(lambda module, args, output: outputs.append(output))
         try:
-            self.loss(model, batch, Progress(epoch=1, epochs=LITMUS_EPOCHS))
+            with torch.enable_grad():  # a loss may need derivatives of its own
+                self.loss(model, batch, Progress(epoch=1, epochs=LITMUS_EPOCHS))
         finally:
             hook.remove()
         found = [tensor for output in outputs for tensor in tensors_in(output)]
-        return found[0] if found else None
+        if not found:
+            return None
+        return found[0] if torch.is_grad_enabled() else found[0].detach()
 
     @property
     def covariance(self) -> CovarianceParts:

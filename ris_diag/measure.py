@@ -19,6 +19,7 @@ from ris_diag.observer import Served, observe
 from ris_diag.places import where
 from ris_diag.plain import PlainError, compared, plain_error
 from ris_diag.plan import Epoch, Fit, Losses, Plan, Progress
+from ris_diag.restored import own_weights_loaded
 from ris_diag.trace import Trace
 
 LITMUS_STEPS = 5
@@ -44,6 +45,7 @@ class Fitted:
         steps: (epoch, losses) of every training step, detached.
         planned: optimiser steps that the plan asks for.
         log, printed: what the loop logged and printed.
+        restored: what was loaded from itself, see `own_weights_loaded`.
     """
 
     roots: list[nn.Module]
@@ -57,6 +59,7 @@ class Fitted:
     planned: int
     log: list[str]
     printed: str
+    restored: list[tuple[str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -337,7 +340,9 @@ def short_fit(subject: Subject, path: str | None = None) -> Fitted:
         batches = [subject.batch("train", FIT_BATCH, offset=k + 1) for k in range(count)]
         validation = [subject.batch("validation", FIT_BATCH)]
         plan = Plan(epochs=FIT_EPOCHS, train=batches, validation=validation)
-        return run_fit(subject, fit, subject.model(), plan, planned=FIT_EPOCHS * count)
+        with own_weights_loaded() as restored:
+            fitted = run_fit(subject, fit, subject.model(), plan, planned=FIT_EPOCHS * count)
+        return replace(fitted, restored=restored)
 
     return subject.once(f"short_fit {path}", measure)
 

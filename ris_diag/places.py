@@ -16,9 +16,12 @@ STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
 # They stand between a call and its watcher.
 OVERRIDES = ("torch/overrides.py", "torch/_tensor.py", "torch/_compile.py", "_dynamo/eval_frame.py")
 # What watches a call from inside of it; another file of the toolkit made the call itself.
-MODES = ("places.py", "operations.py", "anatomy.py", "followed.py", "pretence.py")
+MODES = (
+    *("places.py", "operations.py", "anatomy.py", "followed.py", "pretence.py"),
+    *("derivatives.py", "functions.py"),
+)
 WATCHERS = (
-    *(*MODES, "observer.py", "underflow.py", "replica.py"),
+    *(*MODES, "observer.py", "underflow.py", "replica.py", "restored.py"),
     *("lent.py", "case.py", "determinism.py"),
 )
 LIBRARIES = {"site-packages", "dist-packages"}  # also those of the user and of other environments

@@ -56,7 +56,7 @@ class Undone:
     def _taken_back(self, held: list[Tensor], old: list[Tensor], changed: list[int]) -> float:
         left = went = 0.0
         for k in changed:
-            if old[k].shape != held[k].shape:
+            if k >= len(old) or old[k].shape != held[k].shape:  # a group was added since
                 return 0.0
             left += float((held[k].detach() - old[k]).abs().square().sum())
             went += float((self._after[k] - old[k]).abs().square().sum())

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from ris_diag.anatomy import Anatomy, dissect
 from ris_diag.case import Declared
 from ris_diag.context import Context, Subject
+from ris_diag.derivatives import Derivatives
 from ris_diag.errors import CaseError
+from ris_diag.functions import Applied, applied
 from ris_diag.measure import (
     FIT_BATCHES,
     FIT_EPOCHS,
@@ -79,16 +81,30 @@ def _script(subject: Subject) -> Fitted:
 
 def dissected(subject: Subject) -> Anatomy:
     """Every operation of the first steps of the loop or the script; measured once."""
+    return _dissected(subject)[0]
 
-    def measure(subject: Subject) -> Anatomy:
+
+def functions_of(subject: Subject) -> list[Applied]:
+    """The user's own autograd functions in the same steps."""
+    return _dissected(subject)[1]
+
+
+def derivatives_of(subject: Subject) -> Derivatives:
+    """The gradients that the loss itself takes in the same steps."""
+    return _dissected(subject)[2]
+
+
+def _dissected(subject: Subject) -> tuple[Anatomy, list[Applied], Derivatives]:
+    def measure(subject: Subject) -> tuple[Anatomy, list[Applied], Derivatives]:
+        derivatives = Derivatives()
         if not subject.case.offers("loop"):
-            with dissect(steps=DISSECTED) as seen:
+            with derivatives, applied() as functions, dissect(steps=DISSECTED) as seen:
                 _run_script(subject, DISSECTED)
-            return seen
+            return seen, functions, derivatives
         model = subject.model()
         count = DISSECTED * accumulation(subject)
         batches = [subject.batch("train", ODD_BATCH, offset=k) for k in range(count)]
-        with dissect(model, steps=DISSECTED) as seen:
+        with derivatives, applied() as functions, dissect(model, steps=DISSECTED) as seen:
             run_fit(
                 subject,
                 subject.fit,
@@ -97,7 +113,7 @@ def dissected(subject: Subject) -> Anatomy:
                 stop_after=DISSECTED,
                 planned=DISSECTED,
             )
-        return seen
+        return seen, functions, derivatives
 
     return subject.once("dissected", measure)
 

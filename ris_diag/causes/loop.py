@@ -11,6 +11,9 @@ cause(
         "gradients-not-cleared": ALWAYS,
         "update-climbs": SOMETIMES,
         "watched-loss-climbs": SOMETIMES,
+        "loss-explodes": SOMETIMES,
+        "loss-not-finite": SOMETIMES,
+        "values-not-finite": SOMETIMES,
     },
     silent="The loss falls at first, then circles.",
     repair="Call optimizer.zero_grad() in front of every backward().",
@@ -254,12 +257,24 @@ cause(
 )
 
 cause(
+    "C095",
+    "best-weights-not-copied",
+    area="loop",
+    title="The best weights are kept as a reference and move on",
+    looks={"restores-itself": ALWAYS},
+    silent="A best epoch is found and restored; the weights are those of the last.",
+    repair="copy.deepcopy(model.state_dict()), or save it to a file.",
+    reference="PyTorch's notes on saving and loading: state_dict() returns references",
+)
+
+cause(
     "C089",
     "gradient-replaced",
     area="loop",
     title="The gradient at the step is not that of the loss",
     looks={
         "gradient-not-of-loss": ALWAYS,
+        "backward-not-derivative": ALWAYS,
         "gradient-turned": ALWAYS,
         "update-climbs": SOMETIMES,
         "watched-loss-climbs": SOMETIMES,

@@ -113,6 +113,7 @@ cause(
     looks={
         "graph-cut": OFTEN,
         "term-is-cut": ALWAYS,
+        "derivative-is-constant": ALWAYS,
         "no-gradient-while-training": OFTEN,
         "no-term-reaches-network": OFTEN,
         "constant-term": MOSTLY,

@@ -223,6 +223,7 @@ cause(
         "zero-gradient": SOMETIMES,
         "layer-input-zero": MOSTLY,
         "target-ignored": SOMETIMES,
+        "metric-ignores-weights": OFTEN,
     },
     silent="The loss falls to what the labels' distribution allows.",
     repair="Use the batch's input in forward(); look for overwritten variables and constants.",

@@ -117,7 +117,8 @@ def weights_on_every_path(context: Context) -> None:
     title="The reported training loss is the mean of the losses really seen",
     what="Compares the loss that the loop reports for every epoch with the mean of the losses on "
     "which backward() was called in it. Where a batch has several (two optimisers, a closure), "
-    "their sum, their mean or one of them will do. An NMSE must be above zero and fall, too.",
+    "their sum, their mean or one of them will do, and so will the mean of all. An NMSE must be "
+    "above zero and fall, too.",
     why="A report of 0, of the last batch or of a stale variable looks like training.",
     sources=("S13",),
     signs=(
@@ -383,6 +384,7 @@ def _observed(backward: list[Backward], reported: list[float], factor: int) -> l
         for read in readings
         for scale in {1, factor}
     ]
+    means.append([fmean(value for window in part for value in window) for part in parts])
     return min(means, key=lambda m: math.dist(m, reported))
 
 

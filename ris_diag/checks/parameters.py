@@ -54,7 +54,7 @@ def optimiser_holds_parameters(context: Context) -> None:
     subject, fitted = context.subject, watch(context.subject)
     if not steps_or_problem(context, fitted.trace):
         return
-    rebuilt = max(map(_successors, fitted.trace.groups), default=1)
+    rebuilt = max((_rebuilt(fitted.trace, steps) for steps in fitted.trace.groups), default=1)
     counted = [set(map(id, held_by(fitted.trace, group))) for group in fitted.trace.groups]
     held = Counter({key for group in counted for key in group})
     held.update(_held_twice(fitted.trace))
@@ -129,10 +129,20 @@ def held_by(trace: Trace, steps: list[Step]) -> list[Tensor]:
     return [trace.parameters[number] for number in steps[0].numbers]
 
 
-def _successors(steps: list[Step]) -> int:
-    """How many optimisers took these steps one behind the other; 1 where they take turns."""
-    turns = [number for number, _ in groupby(step.optimizer for step in steps)]
-    return len(turns) if len(turns) == len(set(turns)) else 1
+def _rebuilt(trace: Trace, steps: list[Step]) -> int:
+    """How many optimisers of one kind took these steps one behind the other; 1 if by turns.
+
+    One of another kind is a second stage, as L-BFGS behind Adam.
+    """
+    turns = _turns(steps)
+    if len(turns) != len(set(turns)):
+        return 1
+    return max(Counter(type(trace.optimizers[number]) for number in turns).values())
+
+
+def _turns(steps: list[Step]) -> list[int]:
+    """The optimisers that took these steps, each once for those that it took in a row."""
+    return [number for number, _ in groupby(step.optimizer for step in steps)]
 
 
 def _at_one_time(trace: Trace, one: list[Step], other: list[Step]) -> bool:
@@ -153,7 +163,8 @@ def _held_twice(trace: Trace) -> list[int]:
     ]
     for steps in trace.groups:
         parameters = held_by(trace, steps)
-        several = len({step.optimizer for step in steps}) > 1 and _successors(steps) == 1
+        turns = _turns(steps)
+        several = len(turns) != len(set(turns))
         twice += [
             id(p)
             for k, p in enumerate(parameters)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -371,12 +372,13 @@ def _exact(subject: Subject) -> Iterator[Probe]:
     except Unreachable:
         return
     for perfect in perfects:
-        untrained = abs(perfect.losing(perfect.output)["total"] - floor)
-        for answer in perfect.answers:
-            near = perfect.loss(changed(answer, _nearly))["total"] - floor
-            if perfect.given or near <= ON_THE_WAY * untrained:
-                yield Probe("the exact truth", perfect.losing, [perfect.placed(answer)])
-                break
+        with suppress(Unreachable):  # a loss that differentiates the output itself
+            untrained = abs(perfect.losing(perfect.output)["total"] - floor)
+            for answer in perfect.answers:
+                near = perfect.loss(changed(answer, _nearly))["total"] - floor
+                if perfect.given or near <= ON_THE_WAY * untrained:
+                    yield Probe("the exact truth", perfect.losing, [perfect.placed(answer)])
+                    break
 
 
 def _nearly(answer: Tensor) -> Tensor:

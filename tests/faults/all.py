@@ -8,6 +8,7 @@ from tests.faults import (  # noqa: F401  # each enters its faults
     mechanics,
     oracle_faults,
     plant_data,
+    plant_derivatives,
     plant_device,
     plant_distributed,
     plant_evaluation,
@@ -20,6 +21,7 @@ from tests.faults import (  # noqa: F401  # each enters its faults
     plant_ranks,
     plant_scenes,
     plant_script,
+    plant_stages,
     plant_wiring,
     ranked_ways,
 )

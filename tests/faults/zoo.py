@@ -1,12 +1,14 @@
 """Healthy trainings of many kinds, as their authors would write them: no check may complain."""
 
 from tests.faults import (  # noqa: F401  # each enters its trainings
+    plant_derivatives,
     plant_evaluation,
     plant_model,
     plant_numerics,
     plant_optimiser,
     plant_precision,
     plant_scenes,
+    plant_stages,
     zoo_batches,
     zoo_fit,
     zoo_grounds,
