@@ -56,9 +56,10 @@ def applied() -> Iterator[list[Applied]]:
 def kept(call: Applied) -> list[float] | None:
     """Change of the output over what backward promises of it, for two sizes of a step.
 
-    None where backward is meant to be another thing than the derivative: a forward that hands on
-    its input (a reversed, scaled or clipped gradient), or that rounds (a straight-through
-    estimate, a surrogate); and where there is no number to compare.
+    Argument by argument; those of the one that is off most. None where backward is meant to be
+    another thing than the derivative: a forward that hands on its input (a reversed, scaled or
+    clipped gradient), or that rounds (a straight-through estimate, a surrogate); and where there
+    is no number to compare.
     """
     inputs = [call.args[k].detach().clone().requires_grad_() for k in call.differentiable]
     first = _output(call, inputs)
@@ -66,15 +67,27 @@ def kept(call: Applied) -> list[float] | None:
         return None
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(first.shape, generator=generator, dtype=first.dtype).to(first.device)
-    found = torch.autograd.grad(first, inputs, weight, allow_unused=True)
-    slopes = [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found, strict=True)]
-    promised = math.fsum(float(g.abs().double().square().sum()) for g in slopes)
-    size = math.fsum(float(x.detach().abs().double().square().sum()) for x in inputs) ** 0.5
+    slopes = torch.autograd.grad(first, inputs, weight, allow_unused=True)
+    tried = [
+        _ratios(call, inputs, k, slope, weight)
+        for k, slope in enumerate(slopes)
+        if slope is not None
+    ]
+    return max(filter(None, tried), key=lambda ratios: abs(ratios[-1] - 1), default=None)
+
+
+def _ratios(
+    call: Applied, inputs: list[Tensor], number: int, slope: Tensor, weight: Tensor
+) -> list[float] | None:
+    """The same for one argument, along its gradient."""
+    promised = float(slope.abs().double().square().sum())
+    size = float(torch.linalg.vector_norm(inputs[number].detach().flatten()))
     if not (0 < promised < math.inf and 0 < size < math.inf):
         return None
 
     def shifted(by: float) -> float:
-        moved = [x.detach() + by * g for x, g in zip(inputs, slopes, strict=True)]
+        moved = [x.detach() for x in inputs]
+        moved[number] = moved[number] + by * slope
         output = _output(call, moved)
         if output is None or output.shape != weight.shape:
             return math.nan
