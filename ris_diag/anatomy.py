@@ -138,7 +138,7 @@ ACTIVATIONS = frozenset({
 RESHAPES = frozenset({
     "view", "reshape", "flatten", "squeeze", "unsqueeze", "transpose", "permute", "contiguous",
     "swapaxes", "movedim", "t", "mT", "float", "double", "to", "clone", "type", "expand",
-    "expand_as", "getitem",
+    "expand_as", "getitem", "unflatten", "select", "view_as", "reshape_as",
 })
 # Real parts that become one tensor or several: each number is still what its activation gave.
 JOINS = frozenset({

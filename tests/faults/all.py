@@ -10,6 +10,7 @@ from tests.faults import (  # noqa: F401  # each enters its faults
     plant_data,
     plant_device,
     plant_distributed,
+    plant_estimates,
     plant_evaluation,
     plant_loop,
     plant_loss,

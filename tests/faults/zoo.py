@@ -8,6 +8,7 @@ from tests.faults import (  # noqa: F401  # each enters its trainings
     plant_precision,
     plant_scenes,
     zoo_batches,
+    zoo_estimates,
     zoo_fit,
     zoo_grounds,
     zoo_kinds,
