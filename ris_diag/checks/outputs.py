@@ -106,8 +106,8 @@ def _terms_without_phase(subject: Subject) -> dict[str, str]:
     except Unreachable:
         return {}
     mixed = [t for t in tensors if t.is_complex() and t.ndim > 2 and bool(t.imag.any())]
-    found = {}
-    for name, value in named.items():
+    found: dict[str, str] = {}
+    for name, value in named.items() if mixed else ():
         if name == "total" or not value.requires_grad:
             continue
         gradients = torch.autograd.grad(value, mixed, retain_graph=True, allow_unused=True)
