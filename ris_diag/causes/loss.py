@@ -119,6 +119,7 @@ cause(
         "weight-not-in-effect": OFTEN,
         "total-has-an-offset": OFTEN,
         "step-runs-through": OFTEN,
+        "auxiliary-weight-low": SOMETIMES,
     },
     silent="Its value still stands in the log, and moves with the others.",
     repair="Build the term from the network's output itself: no detach(), .item(), .data or "

