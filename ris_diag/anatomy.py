@@ -102,7 +102,7 @@ class Anatomy:
     makers: dict[int, tuple[Tensor, Called]] = field(default_factory=dict, repr=False)
 
     def maker(self, tensor: Tensor) -> Called | None:
-        """The activation that gave this very tensor, seen through reshapes."""
+        """The activation that gave the numbers of this tensor, seen through reshapes and joins."""
         _, called = self.makers.get(id(tensor), (None, None))
         return called
 
@@ -138,7 +138,11 @@ ACTIVATIONS = frozenset({
 RESHAPES = frozenset({
     "view", "reshape", "flatten", "squeeze", "unsqueeze", "transpose", "permute", "contiguous",
     "swapaxes", "movedim", "t", "mT", "float", "double", "to", "clone", "type", "expand",
-    "expand_as", "getitem",
+    "expand_as", "getitem", "unflatten", "select", "view_as", "reshape_as",
+})
+# Real parts that become one tensor or several: each number is still what its activation gave.
+JOINS = frozenset({
+    "complex", "view_as_complex", "view_as_real", "stack", "cat", "chunk", "split", "unbind",
 })
 HALF = frozenset({torch.float16, torch.bfloat16})
 SUMS = frozenset({
@@ -192,10 +196,11 @@ class _Mode(TorchFunctionMode):
             seen.activations.append(called)
             if not name.startswith("dropout") and name != "alpha_dropout":
                 seen.makers[id(result)] = (result, called)
-        elif name in RESHAPES and inputs and isinstance(result, Tensor):
-            kept = seen.makers.get(id(inputs[0]))
-            if kept is not None:
-                seen.makers[id(result)] = (result, kept[1])
+        elif inputs and (name in RESHAPES or name in JOINS):
+            sources = inputs if name in JOINS else inputs[:1]
+            kept = [seen.makers[id(source)][1] for source in sources if id(source) in seen.makers]
+            if len(kept) == len(sources) and len({called.name for called in kept}) == 1:
+                seen.makers.update({id(part): (part, kept[0]) for part in tensors_in(result)})
         if name in RESHAPES and inputs and isinstance(result, Tensor):
             source = inputs[0]
             counts = not (source.is_floating_point() or source.is_complex())

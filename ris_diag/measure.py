@@ -218,8 +218,8 @@ def _require_gradient(total: Tensor, model: nn.Module, place: str) -> None:
 
 
 def _beta_of_step(subject: Subject, losses: Losses, plan: Plan) -> float | None:
-    """beta, where the step used a whole batch of a one-batch plan (R_samp is known)."""
-    if not isinstance(plan.train, list) or len(plan.train) != 1:
+    """beta, where the plan has one batch, once or several times over (R_samp is known)."""
+    if not isinstance(plan.train, list) or any(b is not plan.train[0] for b in plan.train):
         return None
     if not subject.case.offers("covariance.sample"):
         return None

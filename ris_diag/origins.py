@@ -42,7 +42,7 @@ class Origins(TorchFunctionMode):
 
     Attributes:
         used: names of those that entered any operation.
-        entered: names of those that entered the outermost calls of a watched model.
+        touched: names of those that entered an operation inside of the watched model.
         tokens: whole numbers [B, T] that entered such calls.
         targets: whole numbers that a loss over classes was given.
         raw: what layers with weights got before any other weights were at work.
@@ -52,7 +52,8 @@ class Origins(TorchFunctionMode):
     def __init__(self, roots: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.used: set[str] = set()
-        self.entered: set[str] = set()
+        self.touched: set[str] = set()
+        self._given: set[str] = set()
         self.tokens: list[Tensor] = []
         self.targets: list[Tensor] = []
         self.raw: list[Raw] = []
@@ -70,6 +71,7 @@ class Origins(TorchFunctionMode):
         names = self.of((args, kwargs))
         if names:
             self.used |= names
+            self.touched |= names if self._depth else set()
             changed = args[:1] if result is None else ()  # __setitem__ gives nothing
             self._mark((result, changed), names)
         self.derivatives |= func is torch.autograd.grad
@@ -78,6 +80,14 @@ class Origins(TorchFunctionMode):
             if not target.is_floating_point():
                 self.targets.append(target.detach().clone())
         return result
+
+    @property
+    def entered(self) -> set[str]:
+        """Names of those that the outermost calls of a watched model got, and read where it shows.
+
+        A model that takes a whole batch gets its labels as well.
+        """
+        return self._given & self.touched or self._given
 
     def of(self, value: Any) -> frozenset[str]:
         """Names of the batch's tensors behind those in a structure."""
@@ -108,7 +118,7 @@ class Origins(TorchFunctionMode):
             self._depth += 1
             given = tensors_in((args, kwargs))
             if self._depth == 1:
-                self.entered |= self.of(given) - {WEIGHED}
+                self._given |= self.of(given) - {WEIGHED}
                 self.tokens += [t.detach().clone() for t in given if are_tokens(t)]
             first = given[0] if given else None
             if isinstance(module, WEIGHING) and first is not None and first.ndim:

@@ -34,6 +34,7 @@ class Perfect:
         class_at: axis of the classes, where the answer chooses among them.
         input_too: the truth is also what the network sees.
         broadcasts: the truth has another shape than the output.
+        covariance: the case declares that the output is a covariance.
     """
 
     losing: Losing
@@ -47,6 +48,7 @@ class Perfect:
     class_at: int | None = None
     input_too: bool = False
     broadcasts: bool = False
+    covariance: bool = False
 
     def loss(self, answer: Any) -> dict[str, float]:
         """The total and each term with an answer in the network's place."""
@@ -84,7 +86,7 @@ def perfect_answer(
             truth=_truth(case, batch),
             given=True,
         )
-    truth_of = truth_of or case.truth
+    truth_of = truth_of or declared_truth(case)
     if truth_of is None:
         raise Unreachable("neither Case.oracle nor Case.truth says what the output should be")
     truth = truth_of(batch)
@@ -116,12 +118,21 @@ def perfect_answer(
         declared=not isinstance(getattr(inspect.unwrap(truth_of), "__self__", None), Lent),
         class_at=None if whole or spread else class_axis(truth, slot),
         input_too=_is_input(truth, batch),
+        covariance=bool(same) and case.offers("covariance.predict"),
         broadcasts=list(truth.shape) != list(slot.shape) and spread,
     )
 
 
+def declared_truth(case: Case) -> Callable[[Batch], Tensor] | None:
+    """`Case.truth`, or that of the covariances where they are what the case predicts."""
+    if case.truth is not None or case.covariance is None or case.predict is not None:
+        return case.truth
+    return case.covariance.truth if case.covariance.predict is not None else None
+
+
 def _truth(case: Case, batch: Batch) -> Tensor | None:
-    return None if case.truth is None else case.truth(batch)
+    truth_of = declared_truth(case)
+    return None if truth_of is None else truth_of(batch)
 
 
 def _require_alike(case: Case, oracle: Any, output: Any) -> None:
@@ -163,7 +174,7 @@ def perfect_answers(subject: Subject, size: int = SIZE, offset: int = 0) -> list
         Unreachable: there is none.
     """
     batch = subject.batch("train", size, offset=offset)
-    if subject.case.offers("oracle") or subject.case.offers("truth"):
+    if subject.case.oracle is not None or declared_truth(subject.case) is not None:
         return [perfect_answer(subject, batch)]
     found = []
     for number in range(len(tensors_in(batch))):

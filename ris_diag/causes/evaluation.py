@@ -71,3 +71,14 @@ cause(
     repair="Compute it for the truth, and for the truth with a known error, by hand.",
     reference="the history behind the project (docs/design.md)",
 )
+
+cause(
+    "C156",
+    "validates-on-training",
+    area="evaluation",
+    title="The validation that is reported is one of the training batches",
+    looks={"validates-on-training": ALWAYS},
+    silent="It falls as well as the training loss.",
+    repair="Hand the validation batches to the function that validates.",
+    reference="Taxonomy of Real Faults in Deep Learning Systems (Humbatova et al., ICSE 2020)",
+)

@@ -120,6 +120,7 @@ cause(
         "weight-not-in-effect": OFTEN,
         "total-has-an-offset": OFTEN,
         "step-runs-through": OFTEN,
+        "auxiliary-weight-low": SOMETIMES,
     },
     silent="Its value still stands in the log, and moves with the others.",
     repair="Build the term from the network's output itself: no detach(), .item(), .data or "
@@ -195,7 +196,8 @@ cause(
         "gradient-reaches-every-entry": OFTEN,
         "monotone-towards-truth": OFTEN,
         "precision-agrees": OFTEN,
-        "distance-is-scale-invariant": OFTEN,
+        "distance-off": OFTEN,
+        "distance-off-by-scale": OFTEN,
     },
     silent="A wrong formula has a minimum, too.",
     repair="Evaluate the distance on the example by hand; the report names the kind of mistake.",

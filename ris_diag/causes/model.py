@@ -123,10 +123,16 @@ cause(
     "C047",
     "output-cannot-reach-labels",
     area="model",
-    title="The last activation cannot give the labels",
-    looks={"output-bounded": ALWAYS, "truth-loss-high": SOMETIMES, "memorises-partly": SOMETIMES},
+    title="What the network ends with cannot give the labels",
+    looks={
+        "output-bounded": ALWAYS,
+        "output-not-hermitian": ALWAYS,
+        "truth-loss-high": SOMETIMES,
+        "memorises-partly": SOMETIMES,
+    },
     silent="It learns the labels within its range.",
-    repair="Remove the activation behind the last layer, or scale the labels into its range.",
+    repair="Remove the activation behind the last layer, or scale the labels into its range; build "
+    "a covariance as L L^H.",
     reference="DeepCrime (Humbatova et al., ISSTA 2021), operator AAL",
 )
 

@@ -46,7 +46,7 @@ cause(
     looks={
         "constant-swallows": ALWAYS,
         "common-scale-changes-nothing": OFTEN,
-        "distance-is-scale-invariant": OFTEN,
+        "distance-off-by-scale": OFTEN,
         "larger-rate-learns": OFTEN,
     },
     silent="Values of ordinary size are right.",

@@ -20,6 +20,7 @@ AS_EXPECTED = 1.5  # NMSE(R_samp) over that of as many Gaussian snapshots
 PURELY_REAL = 1e-6
 OF_ITS_OWN = 0.3  # ||R_samp - a X X^H|| / ||R_samp||: centred or averaged, but of these snapshots
 SHIFTS, SHIFT_ERRORS = 4, 5.0
+PAIRED = 0.5  # of the rows, and of the energy
 
 
 def few(context: Context, found: Scenes) -> bool:
@@ -43,7 +44,8 @@ def _parts(R: Tensor) -> Tensor:
     what="Compares NMSE(R_samp), plain Frobenius and both scaled to trace N, with that of the zero "
     "matrix, 1, and of the best constant, the mean of the other scenes' truths, scene by scene; "
     "where the difference isn't clear, that of R_samp shrunk towards the constant. Where R_samp "
-    "tells nothing of its own truth but of that of another row, the labels are shifted apart.",
+    "tells nothing of its own truth but of that of another row, the labels are shifted or permuted "
+    "apart.",
     why="A sample covariance without signal is a Hermitian matrix like any other, and a blend with "
     "it trains: snapshots whose mean was removed and symbols held constant have cost months.",
     sources=("B4",),
@@ -127,7 +129,7 @@ def _report_shift(context: Context, found: Scenes, nmse: Tensor) -> bool:
         if gain > SHIFT_ERRORS * error and gain > float(nmse.mean()) / 2:
             tried[name] = gain
     if not tried:
-        return False
+        return _report_permutation(context, found, nmse)
     best = max(tried, key=lambda name: tried[name])
     before = float(nmse.mean())
     context.problem(
@@ -138,6 +140,31 @@ def _report_shift(context: Context, found: Scenes, nmse: Tensor) -> bool:
         place=place(context.subject, found.split, context.subject.covariance.truth),
         next_step="write and shuffle snapshots and labels by one index; look for two lists that "
         "are shifted apart",
+    )
+    return True
+
+
+def _report_permutation(context: Context, found: Scenes, nmse: Tensor) -> bool:
+    """Whether truths and R_samp are the same scenes in two orders; reported.
+
+    Then most rows of one find each other mutually with a row elsewhere, at a small distance.
+    """
+    S, T = _parts(found.sample), _parts(found.truth)
+    apart = torch.cdist(T, S).square() / T.square().sum(1, keepdim=True)
+    error, near = apart.min(1)
+    rows = torch.arange(len(found), device=near.device)
+    pairs = (apart.argmin(0)[near] == rows) & (near != rows)
+    share, matched = float(pairs.double().mean()), float(error.median())
+    if share < PAIRED or matched > float(nmse.median()) / 2 or matched > PAIRED:
+        return False
+    context.problem(
+        f"split {found.split}: {share:.0%} of {len(found)} R_true and R_samp find each other in "
+        f"another row of the split, with an NMSE of {matched:.3f} in the median against "
+        f"{float(nmse.median()):.3f} in their own (limits {PAIRED:.0%}, half of it): one of them "
+        "was permuted by itself",
+        sign="labels-independent",
+        place=place(context.subject, found.split, context.subject.covariance.truth),
+        next_step="shuffle all parts of a scene by one index, or none",
     )
     return True
 

@@ -12,7 +12,8 @@ from ris_diag.checks.evaluation import NEEDS, judged_by, metric_of
 from ris_diag.context import Context
 from ris_diag.measure import nudged_model
 from ris_diag.oracle import SIZE, Path, Unreachable, changed, follow, numbers_in
-from ris_diag.perfect import predicted_by, same_numbers
+from ris_diag.perfect import declared_truth, predicted_by, same_numbers
+from ris_diag.samples import named_tensors
 
 CANCELS = "error 1 of mean 0"
 BLIND = 1e-5  # of the span: float32 rounds at 1e-7
@@ -25,7 +26,7 @@ ERRORS = (0.1, 0.3, 1.0)  # of the truth's spread, or of the samples that get a 
     title="The metric is best for the truth and worse with a known error",
     what="Puts the truth in the place of the model's output, then the truth with a known error: "
     "noise of 0.1, 0.3 and 1 of its spread, once without a mean, or wrong classes for as many of "
-    "the samples.",
+    "the samples; also what else the batch holds in the truth's shape, as a noisy input.",
     why="A metric with the wrong sign keeps the worst model, and one that is blind to errors keeps "
     "the first.",
     sources=("B7",),
@@ -42,11 +43,11 @@ ERRORS = (0.1, 0.3, 1.0)  # of the truth's spread, or of the samples that get a 
 )
 def metric_knows_the_answer(context: Context) -> None:
     try:
-        values = _values(context)
+        values, others = _values(context)
     except Unreachable as reason:
         context.say(f"not judged: {reason}")
         return
-    context.measure(values=values)
+    context.measure(values=values, others=others)
     if not all(map(math.isfinite, values.values())):
         context.say("not judged: the metric is not finite for some of the answers")
         return
@@ -69,6 +70,16 @@ def metric_knows_the_answer(context: Context) -> None:
         )
         return
     limit = context.limit("max_share") * span
+    closer = {name: value for name, value in others.items() if truth - value > limit}
+    if closer:
+        best = min(closer, key=lambda name: closer[name])
+        context.problem(
+            f"another tensor of the batch is better than the truth: {best} {closer[best]:.4g}, "
+            f"{shown} (limit: nothing is better)",
+            place=judged_by(context),
+            next_step=f"compare the output with its label, not with {best}",
+        )
+        return
     better = [name for name, value in values.items() if truth - value > limit]
     if not better or (truth < worst and better != ["untrained"]):
         return
@@ -82,15 +93,16 @@ def metric_knows_the_answer(context: Context) -> None:
     )
 
 
-def _values(context: Context) -> dict[str, float]:
-    """The metric of the untrained output, of the truth and of each error, by name.
+def _values(context: Context) -> tuple[dict[str, float], dict[str, float]]:
+    """The metric of the untrained output, of the truth and of each error; of tensors of the batch.
 
     Raises:
         Unreachable: there is nothing to compare.
     """
     subject, case = context.subject, context.subject.case
     batch, model = subject.batch("validation", SIZE), nudged_model(subject).eval()
-    if case.oracle is None and case.truth is None:
+    truth_of = declared_truth(case)
+    if case.oracle is None and truth_of is None:
         raise Unreachable("neither Case.oracle nor Case.truth says what the output should be")
 
     def run() -> float:
@@ -98,8 +110,8 @@ def _values(context: Context) -> dict[str, float]:
 
     if case.oracle is not None:
         path = follow(subject, model, run)
-        return _of(path, [case.oracle(batch)], None)
-    truth: Tensor = case.truth(batch)  # type: ignore[misc]  # one of the two is there
+        return _of(path, [case.oracle(batch)], None), {}
+    truth: Tensor = truth_of(batch)  # type: ignore[misc]  # one of the two is there
     path = follow(subject, model, run, lambda o: any(as_output(truth, t) for t in numbers_in(o)))
     if len(path.outputs) > 1:
         raise Unreachable(f"the model is called {len(path.outputs)} times for one metric")
@@ -111,7 +123,21 @@ def _values(context: Context) -> dict[str, float]:
     if len(leaves) != 1 or (classes is None and not same):
         raise Unreachable("Case.predict isn't the model's output")
     answers = as_output(truth, leaves[0])
-    return _of(path, answers if classes is not None else answers[:1], classes, leaves[0])
+    if classes is not None:
+        return _of(path, answers, classes, leaves[0]), {}
+    # What stands in the batch beside the truth, as the input, is no better than the truth.
+    beside = {
+        name: tensor
+        for name, tensor in named_tensors(batch).items()
+        if tensor.shape == leaves[0].shape and tensor.dtype == leaves[0].dtype
+    }
+    others = {name: _in_place(path, leaves[0], tensor) for name, tensor in beside.items()}
+    return _of(path, answers[:1], None, leaves[0]), others
+
+
+def _in_place(path: Path, slot: Tensor, answer: Tensor) -> float:
+    """The metric with an answer at the place of one tensor of the output."""
+    return float(path.given([changed(path.outputs[0], lambda t: answer if t is slot else t)]))
 
 
 def _of(
@@ -119,7 +145,7 @@ def _of(
 ) -> dict[str, float]:
     def metric(answer: object) -> float:
         if slot is not None:
-            answer = changed(path.outputs[0], lambda t: answer if t is slot else t)  # type: ignore[arg-type,return-value]  # a tensor
+            return _in_place(path, slot, answer)  # type: ignore[arg-type]  # a tensor
         return float(path.given([answer]))
 
     untrained = float(path.given(path.outputs))

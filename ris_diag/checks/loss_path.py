@@ -23,6 +23,7 @@ from ris_diag.plan import Losses, Progress
 
 BETAS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99, 1.0)
 BETA_ONE = 1.0
+DRAWS = 3  # of a network nudged anew
 AUXILIARY_SHARE = 0.2
 ROUNDING = Threshold(
     name="max_relative_difference",
@@ -114,8 +115,9 @@ def each_term_reaches_network(context: Context) -> None:
     "L004",
     "total-is-weighted-sum",
     title="The total is the declared weighted sum of its terms",
-    what="Compares the total with the sum of declared weight times term, and the auxiliary term "
-    "with the distance of R_pred itself.",
+    what="Compares the total with the sum of declared weight times term, the main term with the "
+    "distance of R_blend, and an auxiliary term with the distance of R_pred itself, unless it is "
+    "of another kind: neither a multiple of that distance nor the distance of another matrix.",
     why="Without the auxiliary term the network hides behind R_samp: the blend looks good while "
     "R_pred is not.",
     sources=("S3",),
@@ -143,29 +145,63 @@ def total_is_weighted_sum(context: Context) -> None:
     if losses.prediction is None:
         return
     names = list(weights)
-    targets = {"blend": (names[0], losses.blended), "prediction": (names[-1], losses.prediction)}
-    for what, (name, estimate) in targets.items():
-        if estimate is None or name not in terms:
-            continue
-        distance = float(
-            subject.distance(estimate.detach(), subject.covariance.truth(batch)).mean()
+    truth = subject.covariance.truth(batch)
+    own = [] if losses.blended is None else _distances(subject, truth, [losses.blended])
+    _compare_term(context, names[0], "blend", terms, own)
+    own = _distances(subject, truth, [losses.prediction])
+    if any(name in terms and _near(terms[name], own[0], limit) for name in names[1:]):
+        return
+    others = [losses.blended, subject.covariance.sample(batch)] if _has_sample(subject) else []
+    mistaken = _distances(subject, truth, [R for R in (*others, losses.blended) if R is not None])
+    for name in names[1:]:
+        # A term of another kind, a divergence beside an NMSE, is no wrong distance.
+        wrong = any(_near(terms.get(name, math.nan), value, limit) for value in mistaken)
+        if wrong or _multiple(subject, name, limit):
+            _compare_term(context, name, "prediction", terms, own)
+
+
+def _has_sample(subject: Subject) -> bool:
+    return subject.case.offers("covariance.sample")
+
+
+def _distances(subject: Subject, truth: Tensor, estimates: list[Tensor]) -> list[float]:
+    return [float(subject.distance(R.detach(), truth).mean()) for R in estimates]
+
+
+def _multiple(subject: Subject, name: str, limit: float) -> bool:
+    """Whether a term is one and the same multiple of the distance of R_pred, as a sum is."""
+    ratios = []
+    for _ in range(DRAWS):
+        _, batch, losses = _training_loss(subject)
+        if losses.prediction is None or name not in losses.terms:
+            return False
+        truth = subject.covariance.truth(batch)
+        (distance,) = _distances(subject, truth, [losses.prediction])
+        ratios.append(float(losses.terms[name].detach()) / max(distance, 1e-30))
+    return all(_near(ratio, ratios[0], limit) for ratio in ratios)
+
+
+def _compare_term(
+    context: Context, name: str, what: str, terms: dict[str, float], own: list[float]
+) -> None:
+    limit = context.limit("max_relative_difference")
+    if own and name in terms and not _near(terms[name], own[0], limit):
+        context.problem(
+            f"term {name} is {terms[name]:.6f}, the distance of the {what} from the truth is "
+            f"{own[0]:.6f} (limit {limit:g} relative)",
+            sign="term-not-the-distance",
+            place=where(context.subject.case.loss),
+            next_step=f"compute {name} from the {what}, as a mean over the batch",
         )
-        if not _near(terms[name], distance, limit):
-            context.problem(
-                f"term {name} is {terms[name]:.6f}, the distance of the {what} from the truth is "
-                f"{distance:.6f} (limit {limit:g} relative)",
-                sign="term-not-the-distance",
-                place=where(subject.case.loss),
-                next_step=f"compute {name} from the {what}, as a mean over the batch",
-            )
 
 
 @check(
     "L006",
     "beta-one-keeps-gradient",
     title="At beta = 1 the auxiliary term keeps every weight learning",
-    what="Builds the declared loss at beta = 1 and looks at the effective auxiliary weight and at "
-    "the gradient of every parameter that the loss reaches at beta = 0.",
+    what="Builds the declared loss at beta = 1 and looks at the effective weights of the auxiliary "
+    "terms that reach the network there, all together, and at the gradient of every parameter "
+    "that the loss reaches at beta = 0.",
     why="At beta >= 0.999 the main term has no gradient; with an auxiliary weight near 0 the "
     "training stands still while the loss looks fine.",
     sources=("S5",),
@@ -188,18 +224,24 @@ def beta_one_keeps_gradient(context: Context) -> None:
     losses = _loss_at(subject, model, batch, BETA_ONE)
     norms = gradient_norms(model, losses.total)
     names = list(subject.declared.weights)
-    main, auxiliary = names[0], names[-1]
-    least = max(
-        subject.declared.weights[auxiliary],
-        context.limit("min_auxiliary_share") * subject.declared.weights[main],
-    )
-    weight = effective_weights(losses).get(auxiliary)
+    main, auxiliary = names[0], names[1:] or names
+    arriving = [
+        name
+        for name in auxiliary
+        if name in losses.terms and any(gradient_norms(model, losses.terms[name]).values())
+    ]
+    # Several terms share the work; whether each has its own weight is looked at elsewhere.
+    declared = subject.declared.weights[auxiliary[0]] if len(auxiliary) == 1 else 0.0
+    least = max(declared, context.limit("min_auxiliary_share") * subject.declared.weights[main])
+    effective = effective_weights(losses)
+    weight = sum(effective[name] or 0.0 for name in arriving) if arriving else None
     context.measure(auxiliary_weight=weight, gradient_norm=math.hypot(*norms.values()))
     place = where(subject.covariance.criterion)
     if weight is None or weight < least * (1 - 1e-4):
         shown = "cut off" if weight is None else f"{weight:g}"
         context.problem(
-            f"at beta = 1 the weight of {auxiliary} is {shown}, at least {least:g} is needed",
+            f"at beta = 1 the weight of {' + '.join(arriving or auxiliary)} is {shown}, at least "
+            f"{least:g} is needed",
             sign="auxiliary-weight-low",
             place=place,
             next_step="for beta >= 0.999 use max(lam_cov_pred, 0.2 * lam_cov)",

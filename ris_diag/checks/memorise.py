@@ -14,6 +14,7 @@ from ris_diag.plain import compared, plain_error
 from ris_diag.plan import Losses, Plan, Progress
 
 MEMORISE_SAMPLES = 16
+STANDS_STILL = 0.98  # of what lies above a floor below 0
 MEMORISE_EPOCHS = 200
 SHOWN = 50  # losses that a report draws
 
@@ -120,11 +121,20 @@ def _memorises_anything(context: Context) -> None:
         f"Memorising {MEMORISE_SAMPLES} samples: loss {before:.4f} -> {after:.4f}, floor "
         f"{floor:.4f}, {left:.1%} left"
     )
+    of_what = f"what lies above the floor {floor:g}"
+    if floor < 0 and limit < left < STANDS_STILL:
+        # On a logarithm the last percent of the error is as long a way as the first.
+        if plain is None or plain.classes or not plain.before > 0:
+            context.say("not judged: how much is left, of a loss that goes below 0")
+            return
+        left, of_what = plain.behind / plain.before, "the squared error"
+        context.measure(left=left)
+        context.say(f"The loss goes below 0; of the squared error {left:.1%} is left")
+    learns = left < 0.8
     if not left <= limit:
-        learns = left < 0.8
         context.problem(
             f"the loss on {MEMORISE_SAMPLES} fixed samples went from {before:.4f} to {after:.4f} "
-            f"in {MEMORISE_EPOCHS} epochs: {left:.1%} of what lies above the floor {floor:g} is "
+            f"in {MEMORISE_EPOCHS} epochs: {left:.1%} of {of_what} is "
             f"left, limit {limit:.0%}: "
             + ("it learns, but not all of it" if learns else "it does not learn"),
             sign="memorises-partly" if learns else "memorises-nothing",

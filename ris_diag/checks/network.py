@@ -3,9 +3,10 @@
 import math
 from collections import Counter
 
+import torch
 from torch import Tensor
 
-from ris_diag.anatomy import Called
+from ris_diag.anatomy import Anatomy, Called
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context
 from ris_diag.measure import listed
@@ -38,13 +39,20 @@ DISTANCES = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "sub", "subt
     title="The last activation can give the labels",
     what="Looks at the activation behind which a prediction is compared with its label, in three "
     "steps of the real loop or script: its range against that of the labels, or against the raw "
-    "outputs that a loss expects.",
+    "outputs that a loss expects. Complex matrices that equal their transpose are compared with a "
+    "Hermitian label.",
     why="A ReLU behind the last layer can't give a negative label; the loss falls as far as the "
     "others let it.",
     sources=SOURCES,
-    signs=("output-bounded",),
+    signs=("output-bounded", "output-not-hermitian"),
     needs=("run",),
     thresholds=(
+        Threshold(
+            name="max_asymmetry",
+            value=1e-3,
+            unit="||R - R^H|| / ||R|| of matrices with R = R^T that have a Hermitian label",
+            why="complex64 rounds at 1e-7; L L^T in place of L L^H shows at 1",
+        ),
         Threshold(
             name="max_outside",
             value=0.01,
@@ -71,16 +79,26 @@ def output_reaches_labels(context: Context) -> None:
                 f"{called.name} gets the output of {maker.name}(){inside}, {limits}; raw outputs "
                 "have no limits"
             )
-        elif called.name in DISTANCES and label is not None and label.is_floating_point():
+        elif called.name in DISTANCES and label is not None and _bounded(maker, label):
             share = _outside(label, low, high)
             shares[f"{maker.name}{inside}"] = share
             if share > context.limit("max_outside"):
                 found[maker.place, maker.module] = (
-                    f"{share:.0%} of the labels (from {float(label.min()):.3g} to "
-                    f"{float(label.max()):.3g}) lie outside of what {maker.name}(){inside} can "
+                    f"{share:.0%} of the labels (from {_numbers(label).min():.3g} to "
+                    f"{_numbers(label).max():.3g}) lie outside of what {maker.name}(){inside} can "
                     f"give, {limits} (limit {context.limit('max_outside'):.0%})"
                 )
-    context.measure(outside=shares)
+    skewed = _skewed(seen, context.limit("max_asymmetry"))
+    context.measure(outside=shares, asymmetry=skewed)
+    if skewed is not None:
+        context.problem(
+            f"the predicted matrices equal their transpose and not their conjugate transpose "
+            f"(||R - R^H|| is {skewed:.2g} of ||R||, limit "
+            f"{context.limit('max_asymmetry'):g}), and the labels are Hermitian",
+            sign="output-not-hermitian",
+            place=", ".join(filter(None, (place_of_loss(context.subject), models_place(context)))),
+            next_step="build them as L L^H or U D U^H: .mH or conj() in place of .mT",
+        )
     for (place, module), text in found.items():
         place = (
             ", ".join(filter(None, (place, models_place(context))))
@@ -89,6 +107,7 @@ def output_reaches_labels(context: Context) -> None:
         )
         context.problem(
             text,
+            sign="output-bounded",
             place=f"{place} ({module.partition(' (')[0]})" if module else place,
             next_step="remove the activation behind the last layer, or scale the labels into its "
             "range",
@@ -103,8 +122,42 @@ def _sides(called: Called) -> tuple[Tensor | None, Tensor | None]:
     return trained, fixed
 
 
+def _skewed(seen: Anatomy, limit: float) -> float | None:
+    """Asymmetry of predictions with R = R^T whose label is Hermitian; None where there is none."""
+    for called in seen.compared:
+        prediction, label = _sides(called)
+        if not all(map(_complex_square, (prediction, label))):
+            continue
+        R, truth = prediction.detach(), label.detach()  # type: ignore[union-attr]  # both are there
+        if _off(truth, truth.mH) <= limit < _off(truth, truth.mT) and _off(R, R.mT) <= limit:
+            asymmetry = _off(R, R.mH)
+            if asymmetry > limit:
+                return asymmetry
+    return None
+
+
+def _complex_square(R: Tensor | None) -> bool:
+    return R is not None and R.is_complex() and R.ndim > 1 and R.shape[-1] == R.shape[-2] > 1
+
+
+def _off(R: Tensor, other: Tensor) -> float:
+    return float((R - other).norm() / R.norm().clamp_min(1e-30))
+
+
+def _bounded(maker: Called, label: Tensor) -> bool:
+    """Whether the label has numbers that the activation's range bounds: one of real numbers."""
+    source = maker.get("input", 0)
+    real = not (isinstance(source, Tensor) and source.is_complex())
+    return label.is_floating_point() or (label.is_complex() and real)
+
+
+def _numbers(label: Tensor) -> Tensor:
+    """The real numbers in a label: of complex ones both parts."""
+    return (torch.view_as_real(label.resolve_conj()) if label.is_complex() else label).double()
+
+
 def _outside(label: Tensor, low: float, high: float) -> float:
-    label = label.double()
+    label = _numbers(label)
     margin = 0.01 * float(label.max() - label.min()) if label.numel() else 0.0
     return float(((label < low - margin) | (label > high + margin)).double().mean())
 

@@ -12,12 +12,13 @@ from ris_diag.check import Threshold, check
 from ris_diag.context import Context
 from ris_diag.followed import Followed
 from ris_diag.oracle import SIZE, Unreachable, changed, numbers_in
-from ris_diag.perfect import Perfect, perfect_answers
+from ris_diag.perfect import Perfect, declared_truth, perfect_answers
 from ris_diag.places import where
 
 AGAIN = 16  # samples of the second batch
 NEAR, FAR = 0.02, 0.2  # of the untrained loss: what counts as the floor, and what is far above it
 CLEAR = 0.3  # of the span of all answers
+MULTIPLES = (0.5, 2.0)
 NEXT = (
     "compare prediction and label in one convention: the order of samples and axes, conjugation, "
     "scale, sign"
@@ -76,7 +77,7 @@ def _verdicts(
     floor = 0.0 if case.declared is None else case.declared.floor
     answers = perfect_answers(context.subject, size, offset)
     judgements = [Judgement(answer, floor, limit) for answer in answers]
-    if case.offers("oracle") or case.offers("truth"):
+    if case.oracle is not None or declared_truth(case) is not None:
         return judgements[0].verdicts(), judgements[0].seen
     # Nobody says what the truth is: a tensor of the batch that gives the floor, or would.
     if any(judgement.near() for judgement in judgements):
@@ -184,7 +185,7 @@ class Judgement:
                 other = changed(answer, named.change)
                 values = self.loss(other)
                 for name in names:
-                    if name in found or abs(self.above(values, name)) > NEAR:
+                    if name in found or not abs(self.above(values, name)) <= NEAR:
                         continue
                     if not self.counts(named):
                         explained.add(name)
@@ -193,7 +194,7 @@ class Judgement:
                         found[name] = self.high(name, named.name, text)
         for name in names:
             if name not in found and name not in explained and self.scales():
-                what = self.scaled(name)
+                what = self.scaled(name) or self.one_sided(name)
                 found.update({name: self.high(name, "scaled", what)} if what else {})
         return [verdict for name, verdict in found.items() if name not in explained]
 
@@ -230,6 +231,24 @@ class Judgement:
             return ""
         shift = f" plus {at[1]:.4g}" if abs(at[1]) > 1e-3 * float(answer.abs().max()) else ""
         return f"{value[name]:.3g} for the truth times {at[0]:.4g}{shift}"
+
+    def one_sided(self, name: str) -> str:
+        """Whether a covariance is scaled and its truth is not; "" without.
+
+        The value is then the same for every multiple of the truth, higher for the truths of other
+        samples, and far above the floor: no covariance reaches it.
+        """
+        answer = self.perfect.answers[0]
+        if not self.perfect.covariance or not isinstance(answer, Tensor):
+            return ""
+        values = [self.loss(k * answer)[name] for k in MULTIPLES]
+        own, other = self.truth[name], self.loss(answer.roll(1, 0))[name]
+        if not all(math.isclose(value, own, rel_tol=1e-3) for value in values):
+            return ""
+        if not (other > own and self.above({name: other - own}, name) > FAR):
+            return ""
+        shown = " and ".join(f"{k:g}" for k in MULTIPLES)
+        return f"the same for the truth times {shown}: one side is scaled, the other is not"
 
     def indifferent(self) -> bool:
         """Whether the truth of another sample gives the same loss."""

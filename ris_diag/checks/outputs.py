@@ -6,11 +6,13 @@ from torch import Tensor
 from ris_diag.anatomy import Anatomy
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context, Subject
-from ris_diag.measure import accumulation, listed
+from ris_diag.measure import accumulation, listed, shake
+from ris_diag.oracle import Losing, Unreachable
 from ris_diag.samples import roles, rows_of_batch, samples
 from ris_diag.watched import DISSECTED, ODD_BATCH, dissected, place_of_loss
 
 SOURCES = ("B1",)
+SHAKEN = 0.1  # of the weights' spread: a layer that starts at zero hides nothing
 
 
 @check(
@@ -18,7 +20,8 @@ SOURCES = ("B1",)
     "every-prediction-counts",
     title="Every sample and every output counts in the loss",
     what="Looks at the gradient that comes back to the network's output in three steps on "
-    "different samples: a sample's position, or an output, that never gets any doesn't count.",
+    "different samples: a sample's position, or an output, that never gets any doesn't count. Of "
+    "complex outputs also at that of each term by itself.",
     why="A loss of the first sample alone, or of half of the outputs, falls as well.",
     sources=("B2",),
     signs=("prediction-unused",),
@@ -74,6 +77,8 @@ def every_prediction_counts(context: Context) -> None:
     inverted = _padding_that_counts(seen)
     if inverted:
         problems["mask"] = inverted
+    if not problems:
+        problems.update(_terms_without_phase(context.subject))
     context.measure(outputs=len(outputs), unused=list(problems.values()))
     if problems:
         for text in problems.values():
@@ -83,6 +88,39 @@ def every_prediction_counts(context: Context) -> None:
                 next_step="build the loss from all samples and outputs: look at indices, masks, "
                 "slices and at a reduction that picks one",
             )
+
+
+def _terms_without_phase(subject: Subject) -> dict[str, str]:
+    """Terms that pull at the real parts of a complex output alone, another hides it in the total.
+
+    Imaginary parts that are zero, as of a real truth's network, have no gradient and no need.
+    """
+    case = subject.case
+    if case.loss is None or not all(map(case.offers, ("model", "batch"))):
+        return {}
+    model, batch = subject.model(), subject.batch("train", ODD_BATCH)
+    shake(model, SHAKEN)
+    try:
+        losing = Losing.of(subject, model, batch, lambda output: True)
+        named, tensors = losing.tensors(*losing.path.outputs)
+    except Unreachable:
+        return {}
+    mixed = [t for t in tensors if t.is_complex() and t.ndim > 2 and bool(t.imag.any())]
+    found: dict[str, str] = {}
+    for name, value in named.items() if mixed else ():
+        if name == "total" or not value.requires_grad:
+            continue
+        gradients = torch.autograd.grad(value, mixed, retain_graph=True, allow_unused=True)
+        for gradient in gradients:
+            if gradient is None or bool(gradient.imag.any()):
+                continue
+            apart = ~torch.eye(*gradient.shape[-2:], dtype=torch.bool, device=gradient.device)
+            if bool((gradient * apart).any()):
+                found[name] = (
+                    f"{name} has a gradient for the real part of the prediction "
+                    f"{list(gradient.shape)} alone: its imaginary part doesn't count there"
+                )
+    return found
 
 
 def _idle_classes(subject: Subject, gradients: list[Tensor]) -> str:

@@ -183,3 +183,48 @@ def _on_validation(trace: Trace) -> set[int]:
     return {n for n, phase in enumerate(phases) if phase == "validation"} & (
         set(range(len(phases))) if "train" in phases else set()
     )
+
+
+@check(
+    "L058",
+    "validation-on-its-own-data",
+    title="The validation that the loop reports goes through validation batches",
+    what="Where the loop reports a validation and never goes through plan.validation, looks at "
+    "what the network computed without a gradient: training batches and nothing else, or other "
+    "data, which may be a validation of its own.",
+    why="A validation on the training batches falls as the training does, and never tells when the "
+    "network begins to memorise.",
+    sources=("B7",),
+    signs=("validates-on-training",),
+    needs=("model", "batch", "fit"),
+    thresholds=(
+        Threshold(name="min_batches", value=1, unit="validation batches", why="none is no look"),
+    ),
+)
+def validation_on_its_own_data(context: Context) -> None:
+    fitted = watch(context.subject)
+    trace = fitted.trace
+    reported = [epoch for epoch in fitted.epochs if epoch.validation is not None]
+    context.measure(reported=len(reported), validated=len(trace.validated))
+    if len(trace.validated) >= context.limit("min_batches") or not reported:
+        return
+    train = frozenset[int]().union(*trace.served)
+    judging = [
+        c for c in trace.calls if not c.gradient and any(True for _ in c.module.parameters())
+    ]
+    on_train = [c for c in judging if c.phase == "train" and c.input_hash in train]
+    if not on_train or len(on_train) < len(judging):
+        context.say("not judged: the loop may have a validation of its own")
+        return
+    epochs = len(fitted.epochs)
+    # A second pass serves each batch once more than the backward passes of an epoch took.
+    if trace.batches <= len(trace.backward):
+        context.say("not judged: no second pass over the training batches")
+        return
+    context.problem(
+        f"the loop reports a validation in {len(reported)} of {epochs} epochs and goes through 0 "
+        f"validation batches (limit {context.limit('min_batches'):g}): all {len(judging)} calls "
+        "without a gradient are on training batches",
+        place=where(context.subject.case.fit),
+        next_step="go through plan.validation there, not through plan.train once more",
+    )

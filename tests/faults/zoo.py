@@ -10,6 +10,7 @@ from tests.faults import (  # noqa: F401  # each enters its trainings
     plant_scenes,
     plant_stages,
     zoo_batches,
+    zoo_estimates,
     zoo_fit,
     zoo_grounds,
     zoo_kinds,
