@@ -10,6 +10,7 @@ from tests.faults import (  # noqa: F401  # each enters its trainings
     zoo_batches,
     zoo_fit,
     zoo_grounds,
+    zoo_judged,
     zoo_kinds,
     zoo_loops,
     zoo_nets,
