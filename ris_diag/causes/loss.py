@@ -249,3 +249,14 @@ cause(
     repair="Call one function in both places.",
     reference="the history behind the project (docs/design.md)",
 )
+
+cause(
+    "C036",
+    "class-weights-upside-down",
+    area="loss",
+    title="The weights of classes are the wrong way round: what is rare counts even less",
+    looks={"class-weights-upside-down": ALWAYS, "loss-argument-odd": SOMETIMES},
+    silent="The loss falls, and the accuracy is that of the frequent class.",
+    repair="Weigh by the inverse of the share: pos_weight is the number of no over that of yes.",
+    reference="DeepCrime (Humbatova et al., ISSTA 2021), operator TUD",
+)

@@ -11,6 +11,7 @@ from tests.faults import (  # noqa: F401  # each enters its faults
     plant_device,
     plant_distributed,
     plant_evaluation,
+    plant_labels,
     plant_loop,
     plant_loss,
     plant_model,

@@ -2,6 +2,7 @@
 
 from tests.faults import (  # noqa: F401  # each enters its trainings
     plant_evaluation,
+    plant_labels,
     plant_model,
     plant_numerics,
     plant_optimiser,
