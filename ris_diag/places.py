@@ -16,7 +16,7 @@ STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
 # They stand between a call and its watcher.
 OVERRIDES = ("torch/overrides.py", "torch/_tensor.py", "torch/_compile.py", "_dynamo/eval_frame.py")
 # What watches a call from inside of it; another file of the toolkit made the call itself.
-MODES = ("places.py", "operations.py", "anatomy.py", "followed.py", "pretence.py")
+MODES = ("places.py", "operations.py", "anatomy.py", "followed.py", "pretence.py", "script_data.py")
 WATCHERS = (
     *(*MODES, "observer.py", "underflow.py", "replica.py"),
     *("lent.py", "case.py", "determinism.py"),

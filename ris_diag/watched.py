@@ -38,7 +38,7 @@ def watch(subject: Subject) -> Fitted:
     return short_fit(subject) if subject.case.offers("loop") else subject.once("script", _script)
 
 
-def _run_script(subject: Subject, steps: int) -> tuple[Trace, list[str], str]:
+def run_script(subject: Subject, steps: int) -> tuple[Trace, list[str], str]:
     """The first steps of the script: what was seen, logged and printed."""
     main = subject.case.main
     if main is None:
@@ -57,7 +57,7 @@ def _run_script(subject: Subject, steps: int) -> tuple[Trace, list[str], str]:
 
 
 def _script(subject: Subject) -> Fitted:
-    trace, log, printed = _run_script(subject, SCRIPT_STEPS)
+    trace, log, printed = run_script(subject, SCRIPT_STEPS)
     held = {id(p) for o in trace.optimizers for g in o.param_groups for p in g["params"]}
     roots = [
         module
@@ -83,7 +83,7 @@ def dissected(subject: Subject) -> Anatomy:
     def measure(subject: Subject) -> Anatomy:
         if not subject.case.offers("loop"):
             with dissect(steps=DISSECTED) as seen:
-                _run_script(subject, DISSECTED)
+                run_script(subject, DISSECTED)
             return seen
         model = subject.model()
         count = DISSECTED * accumulation(subject)

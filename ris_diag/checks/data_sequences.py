@@ -9,6 +9,7 @@ from ris_diag.graph import map_leaves
 from ris_diag.measure import nudged_model
 from ris_diag.places import where
 from ris_diag.samples import named_tensors, not_judged, place_of_samples, probe, roles, samples
+from ris_diag.script_data import entered
 
 FURTHEST = 4
 FEWEST_STEPS, FEWEST_WORDS = 4, 4
@@ -29,7 +30,7 @@ ROUNDING = 1e-5  # of the largest output
     "shifted twice predicts the step after next.",
     sources=("B4",),
     signs=("labels-shifted",),
-    needs=("model", "batch"),
+    needs=("inputs",),
     thresholds=(
         Threshold(
             name="min_share",
@@ -40,12 +41,17 @@ ROUNDING = 1e-5  # of the largest output
     ),
 )
 def labels_in_step(context: Context) -> None:
-    subject, known = context.subject, roles(context.subject)
+    subject = context.subject
+    script = not (subject.case.offers("model") and subject.case.offers("batch"))
     declared = subject.case.declared
     wanted = None if declared is None else declared.shift
-    if known.unknown:
-        return not_judged(context, known.unknown)
-    pairs = tokens_of_the_loss(subject) or tokens_of_the_batch(subject)
+    if not script and roles(subject).unknown:
+        return not_judged(context, roles(subject).unknown)
+    pairs = (
+        _tokens_of_a_script(subject)
+        if script
+        else tokens_of_the_loss(subject) or tokens_of_the_batch(subject)
+    )
     pairs = [(t, y) for t, y in pairs if min(t.shape[1], y.shape[1]) >= FEWEST_STEPS]
     if not pairs:
         return not_judged(context, "no labels that are whole numbers beside a sequence of them")
@@ -55,7 +61,11 @@ def labels_in_step(context: Context) -> None:
     least = context.limit("min_share")
     fitting = [shift for shift, share in fits.items() if share >= least]
     right = wanted in fitting if wanted is not None else bool(set(fitting) & set(USUAL))
-    copied = wanted is None and fitting == [0] and _looks_back(subject)
+    copied = (
+        wanted is None
+        and fitting == [0]
+        and (_script_looks_back if script else _looks_back)(subject)
+    )
     if right and not copied:
         return None
     found = max(fits, key=lambda shift: fits[shift])
@@ -68,7 +78,7 @@ def labels_in_step(context: Context) -> None:
         f"{'usual' if wanted is None else 'declared'} is {usual:+d}, which fits "
         f"{fits.get(usual, 0.0):.0%} (limit {least:.0%})",
         sign="labels-shifted",
-        place=where(subject.case.loss) if known.targets else place_of_samples(subject),
+        place=_place(subject, script),
         next_step="shift once, in the data or in the loss: logits[:, :-1] against tokens[:, 1:]",
     )
     return None
@@ -82,19 +92,56 @@ def _looks_back(subject: Subject) -> bool:
     if len(whole) != 1 or len(torch.unique(whole[0])) < FEWEST_WORDS:
         return False
     tokens, model = whole[0], nudged_model(subject).eval()
-    middle = tokens.shape[1] // 2
-    moved = tokens.clone()
-    moved[:, middle] = tokens.roll(1, 0)[:, middle]
-    rows = (moved != tokens).any(1)
+    moved = _moved(tokens)
     with torch.no_grad():
         first = subject.predict(model, batch)
         second = subject.predict(model, map_leaves(batch, lambda t: moved if t is tokens else t))
+    return _past_alone(tokens, moved, first, second)
+
+
+def _script_looks_back(subject: Subject) -> bool:
+    """The same of a script's model, called once more with other tokens."""
+    call = entered(subject).calls[0]
+    if len(torch.unique(call.tokens)) < FEWEST_WORDS:
+        return False
+    moved = _moved(call.tokens)
+    first, second = (call.given(tokens) for tokens in (call.tokens, moved))
+    return bool(first) and bool(second) and _past_alone(call.tokens, moved, first[0], second[0])
+
+
+def _moved(tokens: Tensor) -> Tensor:
+    """The tokens in the middle are those of another sample."""
+    middle = tokens.shape[1] // 2
+    moved = tokens.clone()
+    moved[:, middle] = tokens.roll(1, 0)[:, middle]
+    return moved
+
+
+def _past_alone(tokens: Tensor, moved: Tensor, first: Tensor, second: Tensor) -> bool:
+    """Whether outputs change behind the middle, and not in front of it."""
+    middle, rows = tokens.shape[1] // 2, (moved != tokens).any(1)
     for output in (first, second):
-        if not isinstance(output, Tensor) or output.shape[:2] != tokens.shape:
+        if not isinstance(output, Tensor) or output.shape[:2] != tokens.shape or output.ndim < 3:
             return False
     apart = (first - second)[rows].abs().flatten(2).amax(2)
     size = float(first.abs().max()) * ROUNDING
     return bool((apart[:, :middle] <= size).all() and (apart[:, middle + 1 :] > size).any())
+
+
+def _place(subject: Subject, script: bool) -> str:
+    if script:
+        return entered(subject).place or where(subject.case.main)
+    return where(subject.case.loss) if roles(subject).targets else place_of_samples(subject)
+
+
+def _tokens_of_a_script(subject: Subject) -> list[tuple[Tensor, Tensor]]:
+    """Tokens of its first call, and what its first loss compared with, both [B, T]."""
+    seen = entered(subject)
+    return [
+        (call.tokens, target.reshape(call.tokens.shape))
+        for call, target in zip(seen.calls[:1], seen.targets[:1], strict=False)
+        if target.numel() == call.tokens.numel()
+    ]
 
 
 def tokens_of_the_loss(subject: Subject) -> list[tuple[Tensor, Tensor]]:

@@ -11,7 +11,15 @@ from torch.utils.data import DataLoader, TensorDataset
 from ris_diag import Case, Progress
 from tests.faults.registry import DEEPCRIME, SLIPS, TAXONOMY, fault
 from tests.faults.zoo_loops import seeded
-from tests.faults.zoo_parts import adam, fixed, healthy, mlp, regression, supervised
+from tests.faults.zoo_parts import (
+    adam,
+    fixed,
+    healthy,
+    mlp,
+    regression,
+    supervised,
+    tokens,
+)
 
 Pair = tuple[Tensor, Tensor]
 
@@ -170,3 +178,97 @@ def overlap() -> float:
 )
 def rows_are_multiplied_before_the_split() -> Case:
     return multiplied_rows(before_the_split=True)
+
+
+# ---- scripts
+
+
+def script_of_sensors(scale: float) -> Case:
+    def main() -> None:
+        torch.manual_seed(0)
+        x, y = regression("train", 0, 128)
+        loader: Any = DataLoader(TensorDataset(x * scale, y), 16, shuffle=True)
+        model = mlp(8, 32, 1)
+        optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+        for _ in range(10):
+            for some, label in loader:
+                output = model(some)  # planted: script_divides_its_inputs_again
+                loss = F.mse_loss(output, label)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+
+    return Case(name="script_of_sensors", main=main)
+
+
+@healthy
+def script_of_numbers() -> Case:
+    return script_of_sensors(1.0)
+
+
+@fault(
+    cause="input-scale-off",
+    healthy=script_of_numbers,
+    source=TAXONOMY,
+    within=(script_of_sensors,),
+    proof=lambda: float(regression("train", 0, 128)[0].std() / 1000) < 0.002,
+)
+def script_divides_its_inputs_again() -> Case:
+    return script_of_sensors(1 / 1000)
+
+
+def script_of_symbols(ahead: int, *, both_ways: bool = False) -> Case:
+    """A recurrent network that says the symbol so many steps ahead."""
+
+    def main() -> None:
+        torch.manual_seed(0)
+        text = tokens("train", 0, 64)
+        embedding = nn.Embedding(16, 24)
+        network = Symbols(embedding, both_ways=both_ways)
+        optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
+        for _ in range(10):
+            for some in text.split(16):
+                length = some.shape[1] - 1
+                # planted: script_asks_for_its_input
+                given, label = some[:, :length], some[:, ahead : ahead + length]
+                loss = F.cross_entropy(network(given).flatten(0, 1), label.flatten())
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+
+    return Case(name="script_of_symbols", main=main)
+
+
+class Symbols(nn.Module):
+    def __init__(self, embedding: nn.Embedding, *, both_ways: bool) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.states = nn.GRU(24, 32, batch_first=True, bidirectional=both_ways)
+        self.head = nn.Linear(64 if both_ways else 32, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        states, _ = self.states(self.embedding(x))
+        symbols: Tensor = self.head(states)
+        return symbols
+
+
+@healthy
+def script_of_the_next_symbol() -> Case:
+    return script_of_symbols(1)
+
+
+@healthy
+def script_that_repeats_its_input() -> Case:
+    """An autoencoder of symbols sees all of them."""
+    return script_of_symbols(0, both_ways=True)
+
+
+@fault(
+    cause="labels-shifted",
+    healthy=script_of_the_next_symbol,
+    source=SLIPS,
+    within=(script_of_symbols,),
+    proof=lambda: not torch.equal(tokens("train", 0, 64)[:, :-1], tokens("train", 0, 64)[:, 1:]),
+)
+def script_asks_for_its_input() -> Case:
+    return script_of_symbols(0)
