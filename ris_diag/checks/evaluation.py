@@ -261,7 +261,7 @@ def metric_in_eval_mode(context: Context) -> None:
     seen: list[str] = []
 
     def before(module: nn.Module, args: Any) -> None:
-        if module in names and module.training and _asks_for_mode(module):
+        if module in names and module.training and asks_for_mode(module):
             seen.append(names[module] or type(module).__name__)
 
     hook = register_module_forward_pre_hook(before)
@@ -279,7 +279,7 @@ def metric_in_eval_mode(context: Context) -> None:
         )
 
 
-def _asks_for_mode(module: nn.Module) -> bool:
+def asks_for_mode(module: nn.Module) -> bool:
     """Whether a module computes something else in train mode."""
     if isinstance(module, _DropoutNd):
         return module.p > 0

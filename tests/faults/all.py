@@ -21,6 +21,7 @@ from tests.faults import (  # noqa: F401  # each enters its faults
     plant_ranks,
     plant_scenes,
     plant_script,
+    plant_validation,
     plant_wiring,
     ranked_ways,
 )

@@ -8,6 +8,7 @@ from tests.faults import (  # noqa: F401  # each enters its trainings
     plant_optimiser,
     plant_precision,
     plant_scenes,
+    plant_validation,
     zoo_batches,
     zoo_fit,
     zoo_grounds,
