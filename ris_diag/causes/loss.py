@@ -244,7 +244,11 @@ cause(
     "inference-differs-from-training",
     area="loss",
     title="Inference hands out another estimate than the loss supervises",
-    looks={"inference-blend-differs": ALWAYS, "no-blend-shown": OFTEN},
+    looks={
+        "inference-blend-differs": ALWAYS,
+        "prediction-of-oracle-off": ALWAYS,
+        "no-blend-shown": OFTEN,
+    },
     silent="Each of the two is right by itself.",
     repair="Call one function in both places.",
     reference="the history behind the project (docs/design.md)",

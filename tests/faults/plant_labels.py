@@ -9,12 +9,14 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from ris_diag import Case, Progress
-from tests.faults.registry import DEEPCRIME, SLIPS, TAXONOMY, fault
+from tests.faults.registry import DEEPCRIME, OVERFLOW, SLIPS, TAXONOMY, fault
 from tests.faults.zoo_loops import seeded
 from tests.faults.zoo_parts import (
     adam,
     fixed,
+    generator,
     healthy,
+    loader_of,
     mlp,
     regression,
     supervised,
@@ -193,7 +195,7 @@ def script_of_sensors(scale: float) -> Case:
         for _ in range(10):
             for some, label in loader:
                 output = model(some)  # planted: script_divides_its_inputs_again
-                loss = F.mse_loss(output, label)
+                loss: Any = F.mse_loss(output, label)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -227,11 +229,11 @@ def script_of_symbols(ahead: int, *, both_ways: bool = False) -> Case:
         network = Symbols(embedding, both_ways=both_ways)
         optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
         for _ in range(10):
-            for some in text.split(16):
+            for some in torch.split(text, 16):
                 length = some.shape[1] - 1
                 # planted: script_asks_for_its_input
                 given, label = some[:, :length], some[:, ahead : ahead + length]
-                loss = F.cross_entropy(network(given).flatten(0, 1), label.flatten())
+                loss: Any = F.cross_entropy(network(given).flatten(0, 1), label.flatten())
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -272,3 +274,52 @@ def script_that_repeats_its_input() -> Case:
 )
 def script_asks_for_its_input() -> Case:
     return script_of_symbols(0)
+
+
+# ---- vocabularies
+
+
+def sentences(split: str, seed: int, size: int) -> Pair:
+    """Sentences [B, 10] of words of which the first are frequent, and whether a rare one leads."""
+    source = generator(split, seed)
+    words = (20 * torch.rand(size, 10, generator=source).square()).long()
+    return words, (words > 6).long()
+
+
+class EachWord(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(20, 16)
+        self.states = nn.GRU(16, 16, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(32, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        states, _ = self.states(self.embedding(x))
+        kinds: Tensor = self.head(states)
+        return kinds
+
+
+@healthy
+def words_and_their_kinds() -> Case:
+    return supervised(
+        "words_and_their_kinds",
+        EachWord,
+        sentences,
+        lambda kinds, y: F.cross_entropy(kinds.flatten(0, 1), y.flatten()),
+        optimizer=adam(1e-2),
+    )
+
+
+@fault(
+    cause="splits-differ",
+    place=("here", "validation"),
+    healthy=words_and_their_kinds,
+    source=OVERFLOW,
+)
+def each_split_numbers_its_words() -> Case:
+    def data(split: str, seed: int, size: int) -> Pair:
+        words, kinds = sentences(split, seed, size)
+        order = torch.randperm(20, generator=generator(split, 0))
+        return order[words], kinds  # planted: each_split_numbers_its_words
+
+    return replace(words_and_their_kinds(), batch=data, loader=loader_of(data))

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from ris_diag import Case, Epoch, Plan
 from tests.faults.registry import OVERFLOW, SLIPS, fault
 from tests.faults.zoo_grounds import stripes
+from tests.faults.zoo_judged import UNIT, prices_with_their_perfect_output
 from tests.faults.zoo_parts import classes, epochs, healthy, supervised
 
 
@@ -140,3 +141,20 @@ def judges_kept_batches_in_train_mode() -> Case:
 def judges_with_the_noise_of_training() -> Case:
     # planted: judges_with_the_noise_of_training
     return keeps_its_batches(blurred(), back_to_eval=False)
+
+
+@fault(
+    cause="inference-differs-from-training",
+    healthy=prices_with_their_perfect_output,
+    source=SLIPS,
+)
+def prices_without_their_mean() -> Case:
+    def predict(model: nn.Module, batch: Any) -> Tensor:
+        output: Tensor = model(batch[0])
+        return UNIT * output.squeeze(-1)  # planted: prices_without_their_mean
+
+    return replace(
+        prices_with_their_perfect_output(),
+        predict=predict,
+        metric=lambda model, batch: (predict(model, batch) - batch[1]).abs().mean().detach(),
+    )

@@ -228,3 +228,15 @@ def share_of_sentences_without_error() -> Case:
         predict=lambda model, batch: model(batch),
         metric=metric,
     )
+
+
+@healthy
+def prices_with_their_perfect_output() -> Case:
+    case = prices_in_their_own_unit()
+    predict: Any = case.predict
+    return replace(
+        case,
+        name="prices_with_their_perfect_output",
+        oracle=lambda batch: (batch[1][:, None] - MIDDLE) / UNIT,
+        metric=lambda model, batch: (predict(model, batch) - batch[1]).abs().mean().detach(),
+    )
