@@ -34,9 +34,9 @@ Rows = dict[str, Tensor]
     what="Compares mean and standard deviation of every feature of the inputs, of real labels, and "
     "the shares of classes and of tokens between training and validation: of most features, or of "
     "one by decades; of tokens where others are frequent in much the same shares, as of two "
-    "vocabularies. "
-    "A difference counts from eight standard errors, below 1 in 10^14 by chance, and only "
-    "if three more batches of each split show it and those of one split don't differ so.",
+    "vocabularies. A difference counts from eight standard errors, below 1 in 10^14 by chance, "
+    "and only if three more batches of each split show it and those of one split don't differ "
+    "so.",
     why="A normalisation that one split alone went through makes validation another task.",
     sources=("B4",),
     signs=("splits-differ",),

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context, Subject
+from ris_diag.foretold import foretold
 from ris_diag.graph import map_leaves
 from ris_diag.measure import nudged_model
 from ris_diag.places import where
@@ -14,6 +15,8 @@ from ris_diag.script_data import entered
 FURTHEST = 4
 FEWEST_STEPS, FEWEST_WORDS = 4, 4
 USUAL = (0, 1)
+NEXT = 2  # steps beside its own
+FORETOLD, CLEARLY = 0.75, 0.08  # of a label's entropy, by another input and more than by its own
 ROUNDING = 1e-5  # of the largest output
 
 
@@ -25,7 +28,9 @@ ROUNDING = 1e-5  # of the largest output
     "with the tokens that enter the model, at shifts of up to four steps; masked ones, below zero, "
     "are left out. Without Declared(shift=...) only shifts that no one means are reported: two "
     "steps or more ahead, which is a shift made twice, one step back, and the same position "
-    "where the model sees past and present alone, so that it has its answer in front of it.",
+    "where the model sees past and present alone, so that it has its answer in front of it. Labels "
+    "of another kind than the tokens are reported where the input of a neighbouring step foretells "
+    "them better than their own, and the model sees both sides.",
     why="A model that predicts its own input learns to copy, with an excellent loss; one that is "
     "shifted twice predicts the step after next.",
     sources=("B4",),
@@ -70,6 +75,8 @@ def labels_in_step(context: Context) -> None:
         return None
     found = max(fits, key=lambda shift: fits[shift])
     unclear = found not in fitting or found < -1 or len(torch.unique(tokens)) < FEWEST_WORDS
+    if wanted is None and unclear and not script and _of_a_neighbour(context):
+        return None
     if wanted is None and unclear:
         return not_judged(context, "the labels are no shifted copy of the input")
     usual = 1 if wanted is None else wanted
@@ -84,8 +91,33 @@ def labels_in_step(context: Context) -> None:
     return None
 
 
-def _looks_back(subject: Subject) -> bool:
-    """Whether the output of a step depends on the tokens in front of it and on none behind it."""
+def _of_a_neighbour(context: Context) -> bool:
+    """Whether labels are those of the step beside them, by what foretells them; reported.
+
+    A model that sees the past alone may be there to foretell what comes.
+    """
+    subject = context.subject
+    for tokens, labels in tokens_of_the_batch(subject):
+        told = foretold(tokens, labels, NEXT)
+        context.measure(foretold={str(shift): share for shift, share in told.items()})
+        best = max(told, key=lambda shift: told[shift], default=0)
+        clear = best and told[best] >= FORETOLD and told[best] - told[0] >= CLEARLY
+        if not clear or not _looks_back(subject, both_ways=True):
+            continue
+        context.problem(
+            f"the input of step t{best:+d} foretells {told[best]:.0%} of label[t], its own input "
+            f"{told[0]:.0%} (limit {CLEARLY:.0%} more than its own), and the model sees both sides",
+            sign="labels-shifted",
+            place=place_of_samples(subject),
+            next_step="write words and labels by one index; look for a start symbol that one of "
+            "them has, and for [1:] or [:-1] on one side",
+        )
+        return True
+    return False
+
+
+def _looks_back(subject: Subject, *, both_ways: bool = False) -> bool:
+    """Whether outputs depend on the tokens in front of them and on none behind, or on both."""
     batch = probe(subject)
     known, named = roles(subject).inputs, named_tensors(batch)
     whole = [named[n] for n in known if named[n].ndim == 2 and named[n].dtype == torch.long]
@@ -96,7 +128,7 @@ def _looks_back(subject: Subject) -> bool:
     with torch.no_grad():
         first = subject.predict(model, batch)
         second = subject.predict(model, map_leaves(batch, lambda t: moved if t is tokens else t))
-    return _past_alone(tokens, moved, first, second)
+    return _sides(tokens, moved, first, second) == (both_ways, True)
 
 
 def _script_looks_back(subject: Subject) -> bool:
@@ -106,7 +138,9 @@ def _script_looks_back(subject: Subject) -> bool:
         return False
     moved = _moved(call.tokens)
     first, second = (call.given(tokens) for tokens in (call.tokens, moved))
-    return bool(first) and bool(second) and _past_alone(call.tokens, moved, first[0], second[0])
+    if not first or not second:
+        return False
+    return _sides(call.tokens, moved, first[0], second[0]) == (False, True)
 
 
 def _moved(tokens: Tensor) -> Tensor:
@@ -117,15 +151,17 @@ def _moved(tokens: Tensor) -> Tensor:
     return moved
 
 
-def _past_alone(tokens: Tensor, moved: Tensor, first: Tensor, second: Tensor) -> bool:
-    """Whether outputs change behind the middle, and not in front of it."""
+def _sides(
+    tokens: Tensor, moved: Tensor, first: Tensor, second: Tensor
+) -> tuple[bool, bool] | None:
+    """Whether outputs change in front of the middle, and behind it; None if that isn't seen."""
     middle, rows = tokens.shape[1] // 2, (moved != tokens).any(1)
     for output in (first, second):
         if not isinstance(output, Tensor) or output.shape[:2] != tokens.shape or output.ndim < 3:
-            return False
+            return None
     apart = (first - second)[rows].abs().flatten(2).amax(2)
     size = float(first.abs().max()) * ROUNDING
-    return bool((apart[:, :middle] <= size).all() and (apart[:, middle + 1 :] > size).any())
+    return bool((apart[:, :middle] > size).any()), bool((apart[:, middle + 1 :] > size).any())
 
 
 def _place(subject: Subject, script: bool) -> str:

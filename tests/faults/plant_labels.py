@@ -323,3 +323,42 @@ def each_split_numbers_its_words() -> Case:
         return order[words], kinds  # planted: each_split_numbers_its_words
 
     return replace(words_and_their_kinds(), batch=data, loader=loader_of(data))
+
+
+@fault(
+    cause="labels-shifted",
+    healthy=words_and_their_kinds,
+    source=SLIPS,
+    proof=lambda: (
+        not torch.equal(sentences("train", 0, 64)[1], sentences("train", 0, 64)[1].roll(-1, 1))
+    ),
+)
+def kinds_of_the_next_word() -> Case:
+    def data(split: str, seed: int, size: int) -> Pair:
+        words, kinds = sentences(split, seed, size)
+        return words, torch.cat([kinds[:, 1:], kinds[:, :1]], 1)  # planted: kinds_of_the_next_word
+
+    return replace(words_and_their_kinds(), batch=data, loader=loader_of(data))
+
+
+class FromThePast(EachWord):
+    def __init__(self) -> None:
+        super().__init__()
+        self.states = nn.GRU(16, 32, batch_first=True)
+
+
+@healthy
+def kind_of_the_word_to_come() -> Case:
+    """Words that follow from the one before, and the kind of the next: a forecast."""
+
+    def data(split: str, seed: int, size: int) -> Pair:
+        words = tokens(split, seed, size)
+        return words[:, :-1], (words[:, 1:] > 7).long()
+
+    return supervised(
+        "kind_of_the_word_to_come",
+        FromThePast,
+        data,
+        lambda kinds, y: F.cross_entropy(kinds.flatten(0, 1), y.flatten()),
+        optimizer=adam(1e-2),
+    )
