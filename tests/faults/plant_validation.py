@@ -11,7 +11,7 @@ from ris_diag import Case, Epoch, Plan
 from tests.faults.registry import OVERFLOW, SLIPS, fault
 from tests.faults.zoo_grounds import stripes
 from tests.faults.zoo_judged import UNIT, prices_with_their_perfect_output
-from tests.faults.zoo_parts import classes, epochs, healthy, supervised
+from tests.faults.zoo_parts import classes, healthy, supervised
 
 
 def judged_behind(model: nn.Module, kept: list[Any]) -> float:
@@ -83,42 +83,6 @@ def images_judged_by_kept_batches() -> Case:
 @healthy
 def noise_while_it_is_trained() -> Case:
     return replace(keeps_its_batches(blurred(), back_to_eval=True), name="blurred")
-
-
-@healthy
-def losses_in_train_mode_alone() -> Case:
-    """Gives its loss in train mode and classes in eval mode: its validation needs train mode."""
-
-    class Detector(Blurred):
-        def forward(self, x: Tensor, y: Any = None) -> Tensor:
-            logits: Tensor = self.head(F.relu(self.read(x)))
-            return F.cross_entropy(logits, y) if self.training else logits.argmax(1)
-
-    def fit(model: nn.Module, plan: Plan) -> list[Epoch]:
-        optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-
-        def step(epoch: int, batch: Any) -> float:
-            loss = model(*batch)
-            plan.on_step(epoch, loss)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            return float(loss)
-
-        history = epochs(model, plan, step)
-        with torch.no_grad():
-            held = [float(model(*batch)) for batch in plan.validation]
-        last = Epoch(train=history[-1].train, validation=sum(held) / len(held) if held else None)
-        return [*history[:-1], last]
-
-    return Case(
-        name="losses_in_train_mode_alone",
-        model=Detector,
-        batch=classes,
-        loss=lambda model, batch, progress: model.train()(*batch),
-        fit=fit,
-        predict=lambda model, batch: model(batch[0]),
-    )
 
 
 @fault(
