@@ -119,7 +119,8 @@ def _outputs_of(context: Context, model: nn.Module, batch: Batch) -> tuple[int, 
     seen: list[int] = []
 
     def note(module: nn.Module, args: Any, output: Any) -> None:
-        seen.extend(hash_of(tensor) for tensor in tensors_in(output))
+        if not torch._C._are_functorch_transforms_active():  # their tensors hold no numbers
+            seen.extend(hash_of(tensor) for tensor in tensors_in(output))
 
     hooks = [module.register_forward_hook(note) for module in model.modules()]
     try:

@@ -133,7 +133,8 @@ def _validating(trace: Trace) -> list[Call]:
     return [
         call
         for call in trace.calls
-        if call.phase == "validation" or (not call.phase and call.input_hash in held)
+        if call.phase == "validation"
+        or (not call.phase and not call.gradient and call.input_hash in held)
     ]
 
 
