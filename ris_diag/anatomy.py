@@ -72,6 +72,7 @@ class Anatomy:
         activations: calls of softmax, relu and the like, of dropout too.
         chains: linear layers behind linear layers.
         linear: how often each linear layer was called.
+        shared: linear layers whose output something else than a linear layer computes with, too.
         swallowed: sums of values and a much larger constant that something is divided by.
         normalised: softmax and its like, by PyTorch or by hand, of what is normalised already.
         flat: roundings and the like, whose slope is zero, of what has a gradient.
@@ -90,6 +91,7 @@ class Anatomy:
     activations: list[Called] = field(default_factory=list)
     chains: list[Chain] = field(default_factory=list)
     linear: Counter[str] = field(default_factory=Counter)
+    shared: set[str] = field(default_factory=set)
     swallowed: list[Called] = field(default_factory=list)
     normalised: list[Called] = field(default_factory=list)
     flat: list[Called] = field(default_factory=list)
@@ -275,6 +277,8 @@ class _Mode(TorchFunctionMode):
             kept = self.linear.get(id(inputs[0]))
             if kept is not None:
                 self.linear[id(result)] = (result, *kept[1:])
+        elif result.requires_grad:
+            self.anatomy.shared |= {self.linear[id(t)][1] for t in inputs if id(t) in self.linear}
 
     def _in_bare_container(self) -> bool:
         """Whether the linear layer at work stands in a Sequential in which nothing bends."""

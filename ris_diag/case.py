@@ -106,6 +106,7 @@ EITHER = {
     "prediction": "Case.predict (or Case.loss)",
     "loop": "Case.fit (or Case.optimizer with Case.loss or Case.step)",
     "run": "Case.fit with Case.model and Case.batch (or another training, or Case.main)",
+    "inputs": "Case.model with Case.batch (or Case.main)",
     "served": "Case.loader (or Case.from_xy)",
     "ranks": "torchrun --nproc-per-node=2",
 }
@@ -275,8 +276,9 @@ class Case:
 
         "loop" is whatever trains on batches that it is given: `fit`, `step` with `optimizer`, or
         `loss` with `optimizer`. "run" is a loop or `main`, "prediction" is `predict`, also that of
-        `covariance`, or what `loss` gets from the model. "served" is `loader`, or that of
-        `from_xy`. "ranks" is no part of a case: who runs the checks has them or not.
+        `covariance`, or what `loss` gets from the model. "inputs" is `model` with `batch`,
+        or `main`. "served" is `loader`, or that of `from_xy`. "ranks" is no part of a case: who
+        runs the checks has them or not.
         """
         if part == "ranks":
             return False
@@ -296,6 +298,8 @@ class Case:
             return self.loader is not None or lent_to(self) is not None
         if part == "run":
             return self.main is not None or all(map(self.offers, ("model", "batch", "loop")))
+        if part == "inputs":
+            return self.main is not None or all(map(self.offers, ("model", "batch")))
         value: Any = self
         for name in part.split("."):
             if name not in {item.name for item in fields(value)}:

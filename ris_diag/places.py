@@ -18,7 +18,7 @@ OVERRIDES = ("torch/overrides.py", "torch/_tensor.py", "torch/_compile.py", "_dy
 # What watches a call from inside of it; another file of the toolkit made the call itself.
 MODES = (
     *("places.py", "operations.py", "anatomy.py", "followed.py", "pretence.py"),
-    *("derivatives.py", "functions.py"),
+    *("derivatives.py", "functions.py", "script_data.py"),
 )
 WATCHERS = (
     *(*MODES, "observer.py", "underflow.py", "replica.py", "restored.py"),

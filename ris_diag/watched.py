@@ -40,7 +40,7 @@ def watch(subject: Subject) -> Fitted:
     return short_fit(subject) if subject.case.offers("loop") else subject.once("script", _script)
 
 
-def _run_script(subject: Subject, steps: int) -> tuple[Trace, list[str], str]:
+def run_script(subject: Subject, steps: int) -> tuple[Trace, list[str], str]:
     """The first steps of the script: what was seen, logged and printed."""
     main = subject.case.main
     if main is None:
@@ -59,7 +59,7 @@ def _run_script(subject: Subject, steps: int) -> tuple[Trace, list[str], str]:
 
 
 def _script(subject: Subject) -> Fitted:
-    trace, log, printed = _run_script(subject, SCRIPT_STEPS)
+    trace, log, printed = run_script(subject, SCRIPT_STEPS)
     held = {id(p) for o in trace.optimizers for g in o.param_groups for p in g["params"]}
     roots = [
         module
@@ -99,7 +99,7 @@ def _dissected(subject: Subject) -> tuple[Anatomy, list[Applied], Derivatives]:
         derivatives = Derivatives()
         if not subject.case.offers("loop"):
             with derivatives, applied() as functions, dissect(steps=DISSECTED) as seen:
-                _run_script(subject, DISSECTED)
+                run_script(subject, DISSECTED)
             return seen, functions, derivatives
         model = subject.model()
         count = DISSECTED * accumulation(subject)

@@ -247,8 +247,23 @@ cause(
     "inference-differs-from-training",
     area="loss",
     title="Inference hands out another estimate than the loss supervises",
-    looks={"inference-blend-differs": ALWAYS, "no-blend-shown": OFTEN},
+    looks={
+        "inference-blend-differs": ALWAYS,
+        "prediction-of-oracle-off": ALWAYS,
+        "no-blend-shown": OFTEN,
+    },
     silent="Each of the two is right by itself.",
     repair="Call one function in both places.",
     reference="the history behind the project (docs/design.md)",
+)
+
+cause(
+    "C036",
+    "class-weights-upside-down",
+    area="loss",
+    title="The weights of classes are the wrong way round: what is rare counts even less",
+    looks={"class-weights-upside-down": ALWAYS, "loss-argument-odd": SOMETIMES},
+    silent="The loss falls, and the accuracy is that of the frequent class.",
+    repair="Weigh by the inverse of the share: pos_weight is the number of no over that of yes.",
+    reference="DeepCrime (Humbatova et al., ISSTA 2021), operator TUD",
 )

@@ -8,6 +8,7 @@ from ris_diag.checks.data_labels import class_numbers, samples_are_mixed
 from ris_diag.checks.data_splits import ONE_SOURCE
 from ris_diag.context import Context
 from ris_diag.measure import listed
+from ris_diag.origins import are_tokens
 from ris_diag.samples import (
     lent_of,
     not_judged,
@@ -20,6 +21,7 @@ from ris_diag.samples import (
 )
 
 FEWEST = 32
+PER_TOKEN = 20  # places in the sequences for each token of the vocabulary
 ERRORS = 8.0
 MORE = (1, 2, 3)
 Rows = dict[str, Tensor]
@@ -30,9 +32,11 @@ Rows = dict[str, Tensor]
     "splits-are-alike",
     title="Training and validation have the same location and scale",
     what="Compares mean and standard deviation of every feature of the inputs, of real labels, and "
-    "the shares of classes between training and validation: of most features, or of one by "
-    "decades. A difference counts from eight standard errors, below 1 in 10^14 by chance, and only "
-    "if three more batches of each split show it and those of one split don't differ so.",
+    "the shares of classes and of tokens between training and validation: of most features, or of "
+    "one by decades; of tokens where others are frequent in much the same shares, as of two "
+    "vocabularies. A difference counts from eight standard errors, below 1 in 10^14 by chance, "
+    "and only if three more batches of each split show it and those of one split don't differ "
+    "so.",
     why="A normalisation that one split alone went through makes validation another task.",
     sources=("B4",),
     signs=("splits-differ",),
@@ -55,6 +59,12 @@ Rows = dict[str, Tensor]
             value=30.0,
             unit="ratio, or shift in standard deviations, of a single feature",
             why="one feature may be heavy-tailed or drift; a unit that was changed is decades off",
+        ),
+        Threshold(
+            name="max_tokens",
+            value=0.15,
+            unit="total variation between the shares of tokens, three times that of sorted shares",
+            why="one vocabulary gives 2 to 5 % in some hundred sentences",
         ),
         Threshold(
             name="max_classes",
@@ -123,7 +133,9 @@ def _differences(context: Context, one: Rows, other: Rows) -> dict[str, str]:
         if len(classes) == 2 and name in known.labels:
             found[name] = _class_shares(context, *classes)
         else:
-            found[name] = _moments(context, *map(numbers_of, pair))
+            found[name] = (name in known.inputs and _token_shares(context, *pair)) or _moments(
+                context, *map(numbers_of, pair)
+            )
     return {name: text for name, text in found.items() if text}
 
 
@@ -182,6 +194,31 @@ def _variance(values: Tensor) -> Tensor:
     centred = values - values.mean(0)
     kurtosis = centred.pow(4).mean(0) / centred.square().mean(0).square()
     return (kurtosis - 1).clamp(min=0.1) / (4 * len(values))
+
+
+def _token_shares(context: Context, one: Tensor, other: Tensor) -> str:
+    """Whether tokens are numbered anew: as many are as frequent, and others are."""
+    if not (are_tokens(one) and are_tokens(other)):
+        return ""
+    least = min(int(one.min()), int(other.min()))
+    most = max(int(one.max()), int(other.max())) - least + 1
+    if most > min(one.numel(), other.numel()) / PER_TOKEN:
+        return ""
+    counts = [torch.bincount(t.long().flatten() - least, minlength=most) for t in (one, other)]
+    shares = torch.stack([c.double() / c.sum() for c in counts])
+    apart, sorted_apart = (
+        float((s[0] - s[1]).abs().sum() / 2) for s in (shares, shares.sort(1).values)
+    )
+    limit = context.limit("max_tokens")
+    if apart <= limit or sorted_apart > apart / 3:
+        return ""
+    token = int((shares[0] - shares[1]).abs().argmax())
+    return (
+        f"in which tokens are frequent: {apart:.0%} of them would have to be others, and "
+        f"{sorted_apart:.0%} if tokens were numbered anew (limit {limit:.0%}); token "
+        f"{token + least} makes {float(shares[0, token]):.1%} of the one and "
+        f"{float(shares[1, token]):.1%} of the other: each split may have a vocabulary of its own"
+    )
 
 
 def _class_shares(context: Context, one: Tensor, other: Tensor) -> str:

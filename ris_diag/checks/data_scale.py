@@ -18,6 +18,7 @@ from ris_diag.samples import (
     probe,
     roles,
 )
+from ris_diag.script_data import entered
 
 FEWEST = 8
 MOST_FEATURES = 256  # of a table; longer rows are signals, whose entries may differ by decades
@@ -48,13 +49,14 @@ class Sizes:
     title="Inputs have the size for which layers are initialised",
     what="Looks at what the linear, convolutional and recurrent layers get that see the input "
     "first, behind whatever normalises it: its size, its spread from sample to sample, and, in "
-    "tables, how far its features are apart. Only decades count. Rows that are normalised each by "
+    "tables, how far its features are apart. Of a script that is what the first layer of its model "
+    "gets in the first steps. Only decades count. Rows that are normalised each by "
     "itself, sparse features and layers of one's own are left alone.",
     why="Layers start for inputs of size 1: raw bytes saturate them, a second division by 255 "
     "leaves nothing but the bias, and a feature 10 000 times the others is the only one learnt.",
     sources=("B4",),
     signs=("input-scale-off",),
-    needs=("model", "batch"),
+    needs=("inputs",),
     thresholds=(
         Threshold(
             name="max_size",
@@ -77,10 +79,12 @@ class Sizes:
     ),
 )
 def inputs_are_scaled(context: Context) -> None:
-    subject, known = context.subject, roles(context.subject)
-    if known.unknown:
-        return not_judged(context, known.unknown)
-    entering = [raw for raw in known.raw if _is_input(raw)]
+    subject = context.subject
+    script = not (subject.case.offers("model") and subject.case.offers("batch"))
+    if not script and roles(subject).unknown:
+        return not_judged(context, roles(subject).unknown)
+    seen = entered(subject).raw if script else roles(subject).raw
+    entering = [raw for raw in seen if _is_input(raw)]
     if not entering:
         return not_judged(context, "no linear, convolutional or recurrent layer sees real inputs")
     top, least = context.limit("max_size"), context.limit("min_spread")
@@ -107,7 +111,9 @@ def inputs_are_scaled(context: Context) -> None:
         context.problem(
             "; ".join(f"{name} {text}" for name, text in wrong.items()),
             sign="input-scale-off",
-            place=_place(subject, [raw for raw in entering if _name(raw) in wrong]),
+            place=entered(subject).place or where(subject.case.main)
+            if script
+            else _place(subject, [raw for raw in entering if _name(raw) in wrong]),
             next_step="normalise once, each feature by its mean and spread over the training set",
         )
     return None

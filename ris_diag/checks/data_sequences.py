@@ -5,14 +5,18 @@ from torch import Tensor
 
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context, Subject
+from ris_diag.foretold import foretold
 from ris_diag.graph import map_leaves
 from ris_diag.measure import nudged_model
 from ris_diag.places import where
 from ris_diag.samples import named_tensors, not_judged, place_of_samples, probe, roles, samples
+from ris_diag.script_data import entered
 
 FURTHEST = 4
 FEWEST_STEPS, FEWEST_WORDS = 4, 4
 USUAL = (0, 1)
+NEXT = 2  # steps beside its own
+FORETOLD, CLEARLY = 0.75, 0.08  # of a label's entropy, by another input and more than by its own
 ROUNDING = 1e-5  # of the largest output
 
 
@@ -24,12 +28,14 @@ ROUNDING = 1e-5  # of the largest output
     "with the tokens that enter the model, at shifts of up to four steps; masked ones, below zero, "
     "are left out. Without Declared(shift=...) only shifts that no one means are reported: two "
     "steps or more ahead, which is a shift made twice, one step back, and the same position "
-    "where the model sees past and present alone, so that it has its answer in front of it.",
+    "where the model sees past and present alone, so that it has its answer in front of it. Labels "
+    "of another kind than the tokens are reported where the input of a neighbouring step foretells "
+    "them better than their own, and the model sees both sides.",
     why="A model that predicts its own input learns to copy, with an excellent loss; one that is "
     "shifted twice predicts the step after next.",
     sources=("B4",),
     signs=("labels-shifted",),
-    needs=("model", "batch"),
+    needs=("inputs",),
     thresholds=(
         Threshold(
             name="min_share",
@@ -40,12 +46,17 @@ ROUNDING = 1e-5  # of the largest output
     ),
 )
 def labels_in_step(context: Context) -> None:
-    subject, known = context.subject, roles(context.subject)
+    subject = context.subject
+    script = not (subject.case.offers("model") and subject.case.offers("batch"))
     declared = subject.case.declared
     wanted = None if declared is None else declared.shift
-    if known.unknown:
-        return not_judged(context, known.unknown)
-    pairs = tokens_of_the_loss(subject) or tokens_of_the_batch(subject)
+    if not script and roles(subject).unknown:
+        return not_judged(context, roles(subject).unknown)
+    pairs = (
+        _tokens_of_a_script(subject)
+        if script
+        else tokens_of_the_loss(subject) or tokens_of_the_batch(subject)
+    )
     pairs = [(t, y) for t, y in pairs if min(t.shape[1], y.shape[1]) >= FEWEST_STEPS]
     if not pairs:
         return not_judged(context, "no labels that are whole numbers beside a sequence of them")
@@ -55,11 +66,17 @@ def labels_in_step(context: Context) -> None:
     least = context.limit("min_share")
     fitting = [shift for shift, share in fits.items() if share >= least]
     right = wanted in fitting if wanted is not None else bool(set(fitting) & set(USUAL))
-    copied = wanted is None and fitting == [0] and _looks_back(subject)
+    copied = (
+        wanted is None
+        and fitting == [0]
+        and (_script_looks_back if script else _looks_back)(subject)
+    )
     if right and not copied:
         return None
     found = max(fits, key=lambda shift: fits[shift])
     unclear = found not in fitting or found < -1 or len(torch.unique(tokens)) < FEWEST_WORDS
+    if wanted is None and unclear and not script and _of_a_neighbour(context):
+        return None
     if wanted is None and unclear:
         return not_judged(context, "the labels are no shifted copy of the input")
     usual = 1 if wanted is None else wanted
@@ -68,33 +85,99 @@ def labels_in_step(context: Context) -> None:
         f"{'usual' if wanted is None else 'declared'} is {usual:+d}, which fits "
         f"{fits.get(usual, 0.0):.0%} (limit {least:.0%})",
         sign="labels-shifted",
-        place=where(subject.case.loss) if known.targets else place_of_samples(subject),
+        place=_place(subject, script),
         next_step="shift once, in the data or in the loss: logits[:, :-1] against tokens[:, 1:]",
     )
     return None
 
 
-def _looks_back(subject: Subject) -> bool:
-    """Whether the output of a step depends on the tokens in front of it and on none behind it."""
+def _of_a_neighbour(context: Context) -> bool:
+    """Whether labels are those of the step beside them, by what foretells them; reported.
+
+    A model that sees the past alone may be there to foretell what comes.
+    """
+    subject = context.subject
+    for tokens, labels in tokens_of_the_batch(subject):
+        told = foretold(tokens, labels, NEXT)
+        context.measure(foretold={str(shift): share for shift, share in told.items()})
+        best = max(told, key=lambda shift: told[shift], default=0)
+        clear = best and told[best] >= FORETOLD and told[best] - told[0] >= CLEARLY
+        if not clear or not _looks_back(subject, both_ways=True):
+            continue
+        context.problem(
+            f"the input of step t{best:+d} foretells {told[best]:.0%} of label[t], its own input "
+            f"{told[0]:.0%} (limit {CLEARLY:.0%} more than its own), and the model sees both sides",
+            sign="labels-shifted",
+            place=place_of_samples(subject),
+            next_step="write words and labels by one index; look for a start symbol that one of "
+            "them has, and for [1:] or [:-1] on one side",
+        )
+        return True
+    return False
+
+
+def _looks_back(subject: Subject, *, both_ways: bool = False) -> bool:
+    """Whether outputs depend on the tokens in front of them and on none behind, or on both."""
     batch = probe(subject)
     known, named = roles(subject).inputs, named_tensors(batch)
     whole = [named[n] for n in known if named[n].ndim == 2 and named[n].dtype == torch.long]
     if len(whole) != 1 or len(torch.unique(whole[0])) < FEWEST_WORDS:
         return False
     tokens, model = whole[0], nudged_model(subject).eval()
-    middle = tokens.shape[1] // 2
-    moved = tokens.clone()
-    moved[:, middle] = tokens.roll(1, 0)[:, middle]
-    rows = (moved != tokens).any(1)
+    moved = _moved(tokens)
     with torch.no_grad():
         first = subject.predict(model, batch)
         second = subject.predict(model, map_leaves(batch, lambda t: moved if t is tokens else t))
+    return _sides(tokens, moved, first, second) == (both_ways, True)
+
+
+def _script_looks_back(subject: Subject) -> bool:
+    """The same of a script's model, called once more with other tokens."""
+    call = entered(subject).calls[0]
+    if len(torch.unique(call.tokens)) < FEWEST_WORDS:
+        return False
+    moved = _moved(call.tokens)
+    first, second = (call.given(tokens) for tokens in (call.tokens, moved))
+    if not first or not second:
+        return False
+    return _sides(call.tokens, moved, first[0], second[0]) == (False, True)
+
+
+def _moved(tokens: Tensor) -> Tensor:
+    """The tokens in the middle are those of another sample."""
+    middle = tokens.shape[1] // 2
+    moved = tokens.clone()
+    moved[:, middle] = tokens.roll(1, 0)[:, middle]
+    return moved
+
+
+def _sides(
+    tokens: Tensor, moved: Tensor, first: Tensor, second: Tensor
+) -> tuple[bool, bool] | None:
+    """Whether outputs change in front of the middle, and behind it; None if that isn't seen."""
+    middle, rows = tokens.shape[1] // 2, (moved != tokens).any(1)
     for output in (first, second):
-        if not isinstance(output, Tensor) or output.shape[:2] != tokens.shape:
-            return False
+        if not isinstance(output, Tensor) or output.shape[:2] != tokens.shape or output.ndim < 3:
+            return None
     apart = (first - second)[rows].abs().flatten(2).amax(2)
     size = float(first.abs().max()) * ROUNDING
-    return bool((apart[:, :middle] <= size).all() and (apart[:, middle + 1 :] > size).any())
+    return bool((apart[:, :middle] > size).any()), bool((apart[:, middle + 1 :] > size).any())
+
+
+def _place(subject: Subject, script: bool) -> str:
+    if script:
+        return entered(subject).place or where(subject.case.main)
+    return where(subject.case.loss) if roles(subject).targets else place_of_samples(subject)
+
+
+def _tokens_of_a_script(subject: Subject) -> list[tuple[Tensor, Tensor]]:
+    """Tokens of its first call, and what its first loss compared with, both [B, T]."""
+    seen = entered(subject)
+    return [
+        (call.tokens, target.reshape(call.tokens.shape))
+        for call, target in zip(seen.calls[:1], seen.targets[:1], strict=False)
+        if target.numel() == call.tokens.numel()
+    ]
 
 
 def tokens_of_the_loss(subject: Subject) -> list[tuple[Tensor, Tensor]]:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations, islice
 
+import torch
 from torch import Tensor
 
 from ris_diag.check import Threshold, check
@@ -18,6 +19,7 @@ from ris_diag.samples import (
     is_continuous,
     lent_of,
     not_judged,
+    numbers_of,
     place_of_loader,
     place_of_samples,
     roles,
@@ -31,6 +33,9 @@ log = logging.getLogger("ris_diag")
 Rows = dict[str, Tensor]
 
 MOST_REPEATED = 0.1
+MOST_MULTIPLIED = 0.6  # of rows that were multiplied; what repeats more often is a small set
+NO_CHANCE = 0.1
+TOLD_APART, MOST_COLUMNS = 0.95, 256
 FEWEST_TWINS = 2
 MOST_SERVED = 8  # batches
 ONE_SOURCE = "one source of samples is lent for every split, which can't be told from an overlap"
@@ -43,9 +48,11 @@ ONE_SOURCE = "one source of samples is lent for every split, which can't be told
     what="Compares the hashes of the inputs of some hundred samples of each split, from several "
     "seeds and from the loaders, in whatever order, and what two lent DataLoaders read. Small "
     "discrete inputs meet by chance: an overlap counts where it is five times what repeats within "
-    "a split. A function that doesn't look at the name of the split is judged by what it gives "
-    "under other seeds: new samples every time are apart, one fixed batch for all can't be told "
-    "from a task that has no other. Samples that differ in a single bit, augmented or noisy "
+    "a split. Where one feature tells nearly all samples apart, none meet by chance, and a tenth "
+    "counts however many repeat: rows that were multiplied before the split. A function that "
+    "doesn't look at the name of the split is judged by what it gives under other seeds: new "
+    "samples every time are apart, one fixed batch for all can't be told from a task that has no "
+    "other. Samples that differ in a single bit, augmented or noisy "
     "copies, are out of reach, and so is the share of a large data set that wasn't seen.",
     why="A validation that holds training samples measures memory, and picks the network that has "
     "most of it.",
@@ -119,12 +126,17 @@ def _compare(context: Context, one: str, other: str, seen: dict[str, list[int]])
     share = both / min(len(first), len(second))
     repeated = max(1 - len(set(seen[s])) / len(seen[s]) for s in (one, other))
     context.measure(**{f"{one}_{other}": {"overlap": share, "repeated": repeated}})
-    if both < FEWEST_TWINS or share <= max(context.limit("max_share"), 5 * repeated):
+    marked = repeated <= MOST_MULTIPLIED and all(
+        _told_apart(_inputs(context.subject, samples(context.subject, s).rows))
+        for s in (one, other)
+    )
+    usual = min(5 * repeated, NO_CHANCE) if marked else 5 * repeated
+    if both < FEWEST_TWINS or share <= max(context.limit("max_share"), usual):
         return
     if both <= 3 * _by_chance(context.subject, seen, len(first) * len(second)):
         not_judged(context, f"{one} and {other}: inputs of few values meet by chance")
         return
-    if repeated > MOST_REPEATED:
+    if repeated > MOST_REPEATED and not marked:
         not_judged(context, f"{one} and {other}: {repeated:.0%} of the inputs repeat anyhow")
         return
     if "train" not in (one, other) and seen[one] == seen[other]:
@@ -161,6 +173,20 @@ def _by_chance(subject: Subject, seen: dict[str, list[int]], pairs: int) -> floa
     equal = sum(n * (n - 1) / 2 for found in seen.values() for n in Counter(found).values())
     tried = sum(len(found) * (len(found) - 1) / 2 for found in seen.values())
     return float((equal + 3 * equal**0.5 + 3) / max(tried, 1) * pairs)
+
+
+def _told_apart(rows: Rows) -> bool:
+    """Whether a single feature has another value in nearly every sample that is another one."""
+    if not rows:
+        return False
+    first = {row: number for number, row in reversed([*enumerate(hashes(rows))])}
+    chosen = sorted(first.values())
+    columns = torch.cat(
+        [numbers_of(tensor[chosen])[:, :MOST_COLUMNS] for tensor in rows.values()], 1
+    )
+    ordered = columns.sort(0).values
+    different = 1 + (ordered[1:] != ordered[:-1]).sum(0)
+    return bool((different >= TOLD_APART * len(chosen)).any())
 
 
 def _hashes(subject: Subject, split: str) -> list[int]:

@@ -17,6 +17,7 @@ from ris_diag.check import Threshold, check
 from ris_diag.context import Context
 from ris_diag.graph import map_leaves, tensors_in
 from ris_diag.measure import listed, nudged_model, shake
+from ris_diag.norms import hash_of
 from ris_diag.places import where
 
 SIZE = 7  # samples; a length that few other axes have
@@ -24,6 +25,7 @@ SIZES = (SIZE, 67)  # of many a metric drops what doesn't fill its batches of 4,
 ROLLS = (1, 2, 3, 5)
 MOST_NUMBERS = 2**16
 MANY = 32  # so that a share of right answers has steps
+EXTREMES = (0.0, 1.0, -1.0, 100.0, -100.0)  # no answer right, or all of them
 SPREADS = (0.1, 0.3, 1.0, 1.0, 1.0)  # of a weight's own spread
 NEEDS = ("model", "batch", "metric")
 EQUAL = Threshold(
@@ -69,7 +71,8 @@ def judged_by(context: Context) -> str:
     "metric-follows-weights",
     title="The metric changes with the model's weights",
     what="Computes the metric, then changes the weights in place, more and more, and computes it "
-    "again.",
+    "again. A share that stays at none or at all, while the outputs that it is made of change, as "
+    "that of sentences without any error, says nothing.",
     why="A copy made at the start, a value in a cache or a reloaded checkpoint gives a number that "
     "looks like any other and has nothing to do with the training.",
     sources=("B7",),
@@ -89,14 +92,18 @@ def metric_follows_weights(context: Context) -> None:
     batch = context.subject.batch("validation", MANY)
     first = metric_of(context, model, batch)
     values = [first]
+    outputs = [_outputs_of(context, model, batch)]
     for spread in SPREADS:
         shake(model, spread)
         values.append(metric_of(context, model, batch))
         if abs(values[-1] - first) > context.limit("min_change"):
             break
+        outputs.append(_outputs_of(context, model, batch))
     context.measure(values=values)
     if not math.isfinite(first):
         context.say(f"not judged: the metric is {first:g}")
+    elif first in EXTREMES and len(set(outputs)) == len(values):
+        context.say(f"not judged: a share of {first:g} stays, while what it is made of changes")
     elif len(values) > len(SPREADS) and difference(values[-1], first) == 0.0:
         context.problem(
             f"the metric stays at {first:.6g} while every weight of the model is changed in place "
@@ -105,6 +112,23 @@ def metric_follows_weights(context: Context) -> None:
             next_step="compute it from the model that is handed over, without a copy, a cache or "
             "a checkpoint",
         )
+
+
+def _outputs_of(context: Context, model: nn.Module, batch: Batch) -> tuple[int, ...]:
+    """Hashes of what the model and its parts give while the metric is computed."""
+    seen: list[int] = []
+
+    def note(module: nn.Module, args: Any, output: Any) -> None:
+        if not torch._C._are_functorch_transforms_active():  # their tensors hold no numbers
+            seen.extend(hash_of(tensor) for tensor in tensors_in(output))
+
+    hooks = [module.register_forward_hook(note) for module in model.modules()]
+    try:
+        metric_of(context, model, batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return tuple(seen)
 
 
 @check(
@@ -238,7 +262,7 @@ def metric_in_eval_mode(context: Context) -> None:
     seen: list[str] = []
 
     def before(module: nn.Module, args: Any) -> None:
-        if module in names and module.training and _asks_for_mode(module):
+        if module in names and module.training and asks_for_mode(module):
             seen.append(names[module] or type(module).__name__)
 
     hook = register_module_forward_pre_hook(before)
@@ -256,7 +280,7 @@ def metric_in_eval_mode(context: Context) -> None:
         )
 
 
-def _asks_for_mode(module: nn.Module) -> bool:
+def asks_for_mode(module: nn.Module) -> bool:
     """Whether a module computes something else in train mode."""
     if isinstance(module, _DropoutNd):
         return module.p > 0

@@ -13,6 +13,7 @@ from ris_diag.context import Context
 from ris_diag.measure import nudged_model
 from ris_diag.oracle import SIZE, Path, Unreachable, changed, follow, numbers_in
 from ris_diag.perfect import declared_truth, predicted_by, same_numbers
+from ris_diag.places import where
 from ris_diag.samples import named_tensors
 
 CANCELS = "error 1 of mean 0"
@@ -26,11 +27,12 @@ ERRORS = (0.1, 0.3, 1.0)  # of the truth's spread, or of the samples that get a 
     title="The metric is best for the truth and worse with a known error",
     what="Puts the truth in the place of the model's output, then the truth with a known error: "
     "noise of 0.1, 0.3 and 1 of its spread, once without a mean, or wrong classes for as many of "
-    "the samples; also what else the batch holds in the truth's shape, as a noisy input.",
+    "the samples; also what else the batch holds in the truth's shape, as a noisy input. Where the "
+    "truth isn't best, it asks Case.predict first what it makes of Case.oracle.",
     why="A metric with the wrong sign keeps the worst model, and one that is blind to errors keeps "
     "the first.",
     sources=("B7",),
-    signs=("metric-wrong-for-known-error",),
+    signs=("metric-wrong-for-known-error", "prediction-of-oracle-off"),
     needs=NEEDS,
     thresholds=(
         Threshold(
@@ -57,40 +59,77 @@ def metric_knows_the_answer(context: Context) -> None:
     if span <= 1e-9 * abs(truth):
         context.problem(
             f"the metric is blind: {shown} (limit: the truth is best)",
+            sign="metric-wrong-for-known-error",
             place=judged_by(context),
             next_step="compute it from the model's output and this batch's labels",
         )
         return
     seen = abs(worst - truth) > BLIND * span  # labels that don't vary have no error of their spread
-    if seen and CANCELS in values and abs(values[CANCELS] - truth) <= BLIND * span:
+    cancel = seen and CANCELS in values and abs(values[CANCELS] - truth) <= BLIND * span
+    limit = context.limit("max_share") * span
+    closer = {name: value for name, value in others.items() if truth - value > limit}
+    better = [name for name, value in values.items() if truth - value > limit]
+    off = better and (truth >= worst or better == ["untrained"])
+    if not (cancel or closer or off) or _inference_off(context):
+        return
+    if cancel:
         context.problem(
             f"errors cancel each other in the metric: {shown} (limit: the truth is best)",
+            sign="metric-wrong-for-known-error",
             place=judged_by(context),
             next_step="take the absolute value or the square of each error in front of the mean",
         )
         return
-    limit = context.limit("max_share") * span
-    closer = {name: value for name, value in others.items() if truth - value > limit}
     if closer:
         best = min(closer, key=lambda name: closer[name])
         context.problem(
             f"another tensor of the batch is better than the truth: {best} {closer[best]:.4g}, "
             f"{shown} (limit: nothing is better)",
+            sign="metric-wrong-for-known-error",
             place=judged_by(context),
             next_step=f"compare the output with its label, not with {best}",
         )
         return
-    better = [name for name, value in values.items() if truth - value > limit]
-    if not better or (truth < worst and better != ["untrained"]):
-        return
     sign = all(value < truth for name, value in values.items() if name != "truth")
     context.problem(
         f"the truth is not the best for the metric: {shown} (limit: nothing is better)",
+        sign="metric-wrong-for-known-error",
         place=judged_by(context),
         next_step="higher is better here: give 1 - accuracy, or the negative value"
         if sign
         else "compare each output with its own label, in one convention and one scale",
     )
+
+
+def _inference_off(context: Context) -> bool:
+    """Whether Case.predict makes something else than the truth of the perfect output; reported."""
+    subject, case = context.subject, context.subject.case
+    if case.oracle is None or case.truth is None or case.predict is None:
+        return False
+    batch, model = subject.batch("validation", SIZE), nudged_model(subject).eval()
+    truth = case.truth(batch)
+    path = follow(subject, model, lambda: subject.predict(model, batch))
+    with torch.no_grad():
+        given = path.given([case.oracle(batch)])
+    if not isinstance(given, Tensor) or given.shape != truth.shape:
+        return False
+    if not (truth.is_floating_point() and given.is_floating_point()):
+        return False
+    error = (given - truth).double()
+    spread = float(truth.double().std(correction=0))
+    off = float(error.square().mean().sqrt()) / max(spread, 1e-30)
+    if not off > context.limit("max_share"):
+        return False
+    context.problem(
+        f"Case.predict makes of Case.oracle, the perfect output, something that differs from "
+        f"Case.truth by {off:.3g} of its spread ({float(error.mean()):+.4g} in the mean, limit "
+        f"{context.limit('max_share'):g}): inference changes the output in another way than "
+        "training does",
+        sign="prediction-of-oracle-off",
+        place=where(case.predict),
+        next_step="undo in predict what the loss does to the label: the same mean, scale and order",
+    )
+    return True
 
 
 def _values(context: Context) -> tuple[dict[str, float], dict[str, float]]:

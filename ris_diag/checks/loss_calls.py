@@ -11,6 +11,8 @@ from ris_diag.anatomy import Anatomy, Called, are_probabilities
 from ris_diag.check import Threshold, check
 from ris_diag.checks.inference import broadcast_shape
 from ris_diag.context import Context
+from ris_diag.frequencies import weights_of_classes, weights_of_yes
+from ris_diag.samples import roles, samples
 from ris_diag.watched import ODD_BATCH, dissected, models_place, place_of_loss, watch
 
 SMALLEST = 32  # entries from which a range is no chance
@@ -32,8 +34,8 @@ class Misuse:
     title="PyTorch's losses get what they expect",
     what="Watches the calls of cross_entropy, nll_loss, the binary cross entropies, kl_div and the "
     "distances in three steps of the real loop or script: raw outputs, probabilities or their "
-    "logarithm, number of classes, class weights, ignored labels, smoothing, range of the labels, "
-    "shapes that broadcast; and the dtype of the loss.",
+    "logarithm, number of classes, class weights and which way round they are, ignored labels, "
+    "smoothing, range of the labels, shapes that broadcast; and the dtype of the loss.",
     why="A softmax in front of cross_entropy flattens the gradient, [B, 1] beside [B] compares "
     "everything with everything: both have a gradient, and a loss that falls.",
     sources=("B2",),
@@ -42,6 +44,7 @@ class Misuse:
         "unnormalised-outputs",
         "loss-kind-odd",
         "loss-argument-odd",
+        "class-weights-upside-down",
         "shapes-broadcast",
         "loss-in-half",
     ),
@@ -231,6 +234,51 @@ def _class_weights(called: Called, seen: Anatomy, context: Context) -> Misuse | 
     )
 
 
+def _weights_upside_down(called: Called, seen: Anatomy, context: Context) -> Misuse | None:
+    pair = _operands(called)
+    if pair is None:
+        return None
+    binary = called.name == "binary_cross_entropy_with_logits"
+    weight = called.get("pos_weight", 5) if binary else called.get("weight", 2)
+    if not isinstance(weight, Tensor) or binary != pair[1].is_floating_point():
+        return None
+    same = [_operands(c) for c in seen.losses if (c.name, c.place) == (called.name, called.place)]
+    labels = [other[1] for other in same if other is not None]
+    labels += [y for y in _stored_labels(context) if _of_one_kind(y, labels[0])]
+    ask = weights_of_yes if binary else weights_of_classes
+    asked = [ask(weight, y) for y in labels[len(same) :] or [_together(labels)]]
+    if asked[0] is None:
+        return None
+    (rare, frequent), (light, heavy) = asked[0].counts, asked[0].weights
+    return Misuse(
+        sign="class-weights-upside-down",
+        seen=f"{called.name} weighs {asked[0].rare}, of {rare} labels, by {light:.3g} and "
+        f"{asked[0].frequent}, of {frequent}, by {heavy:.3g}: what is rare counts even less "
+        "(limit: weights don't grow with the number of labels)",
+        next_step="turn the quotient round: pos_weight is the number of no over that of yes, the "
+        "weight of a class the inverse of its share",
+    )
+
+
+def _stored_labels(context: Context) -> list[Tensor]:
+    """Labels of some hundred samples; none of a script."""
+    subject = context.subject
+    if not (subject.case.offers("model") and subject.case.offers("batch")):
+        return []
+    return list(samples(subject, "train").of(roles(subject).labels).values())
+
+
+def _of_one_kind(one: Tensor, other: Tensor) -> bool:
+    return one.shape[1:] == other.shape[1:] and one.is_floating_point() == other.is_floating_point()
+
+
+def _together(labels: list[Tensor]) -> Tensor:
+    """Those of several calls: outputs last, as in the first of them."""
+    first = labels[0]
+    fitting = [y for y in labels if y.shape[1:] == first.shape[1:]]
+    return torch.cat(fitting) if first.ndim else torch.stack(fitting)
+
+
 def _ignored(called: Called, seen: Anatomy, context: Context) -> Misuse | None:
     pair = _operands(called)
     if pair is None or pair[1].is_floating_point() or not pair[1].numel():
@@ -331,13 +379,14 @@ RULES: dict[str, tuple[Rule, ...]] = {
         _softmax_twice,
         _one_class,
         _class_weights,
+        _weights_upside_down,
         _ignored,
         _smoothing,
         _shares_of_labels,
     ),
-    "nll_loss": (_no_log_softmax, _one_class, _class_weights, _ignored),
+    "nll_loss": (_no_log_softmax, _one_class, _class_weights, _weights_upside_down, _ignored),
     "kl_div": (_no_log_softmax,),
-    "binary_cross_entropy_with_logits": (_sigmoid_twice, _labels_in_range),
+    "binary_cross_entropy_with_logits": (_sigmoid_twice, _labels_in_range, _weights_upside_down),
     "multilabel_soft_margin_loss": (_sigmoid_twice, _labels_in_range),
     **dict.fromkeys(
         ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "sub", "subtract", "rsub"),

@@ -9,9 +9,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from ris_diag.check import Threshold, check
+from ris_diag.checks.evaluation import asks_for_mode
 from ris_diag.context import Context, Subject
-from ris_diag.measure import alike, listed
-from ris_diag.trace import Trace
+from ris_diag.measure import FIT_BATCH, alike, listed, nudged_model
+from ris_diag.trace import Call, Trace
 from ris_diag.watched import (
     dissected,
     named_modules,
@@ -69,8 +70,9 @@ def modules_are_called(context: Context) -> None:
     "modes-match-phase",
     title="Train mode while training, eval mode while validating",
     what="Reads the mode of the model at every call, while the loop goes through training and "
-    "through validation batches, where it holds dropout or batch norm; of a script, at every call "
-    "with a gradient.",
+    "through validation batches, or sees one of them later, where it holds dropout or batch norm, "
+    "or a module that asks for `training` and predicts something else by it; of a script, at every "
+    "call with a gradient.",
     why="model.eval() without a way back switches dropout and batch norm off from the second epoch "
     "on; validation in train mode measures another model and moves its statistics.",
     sources=("B1", "B7"),
@@ -83,10 +85,15 @@ def modules_are_called(context: Context) -> None:
 def modes_match_phase(context: Context) -> None:
     fitted = watch(context.subject)
     trace = fitted.trace
-    sensitive = [n for n, m in named_modules(fitted).items() if _depends_on_mode(m)]
+    named = named_modules(fitted)
+    sensitive = [name for name, module in named.items() if _depends_on_mode(module)]
     if not context.subject.case.offers("loop"):
         _mode_of_a_script(context, trace, sensitive)
         return
+    asking = [name for name, module in named.items() if asks_for_mode(module)]
+    if not sensitive and asking and _predicts_by_mode(context):
+        sensitive = asking
+    judging = _validating(trace)
     wrong = {
         "training": [
             c
@@ -95,8 +102,8 @@ def modes_match_phase(context: Context) -> None:
         ],
         "validation": [
             c
-            for c in trace.calls
-            if c.phase == "validation" and c.training and _sensitive(c.module)
+            for c in judging
+            if c.training and (_sensitive(c.module) or any(map(asks_for_mode, c.module.modules())))
         ],
     }
     context.measure(sensitive=sensitive, wrong={k: len(calls) for k, calls in wrong.items()})
@@ -104,7 +111,7 @@ def modes_match_phase(context: Context) -> None:
         return
     for phase, calls in wrong.items():
         if len(calls) > context.limit("max_calls"):
-            total = sum(c.phase == calls[0].phase for c in trace.calls)
+            total = len(judging) if phase == "validation" else sum(map(_is_training, trace.calls))
             mode, call = ("eval", "train") if phase == "training" else ("train", "eval")
             context.problem(
                 f"{len(calls)} of {total} {phase} calls are in {mode} mode, and "
@@ -113,6 +120,43 @@ def modes_match_phase(context: Context) -> None:
                 place=place_of_training(context.subject, trace),
                 next_step=f"call model.{call}() in front of every pass of {phase}",
             )
+
+
+def _is_training(call: Call) -> bool:
+    return call.phase == "train"
+
+
+def _validating(trace: Trace) -> list[Call]:
+    """Calls while validation batches are gone through, or behind that, on one of them."""
+    train = frozenset[int]().union(*trace.served)
+    held = frozenset[int]().union(*trace.validated) - train
+    return [
+        call
+        for call in trace.calls
+        if call.phase == "validation"
+        or (not call.phase and not call.gradient and call.input_hash in held)
+    ]
+
+
+def _predicts_by_mode(context: Context) -> bool:
+    """Whether a prediction of the same numbers is another one in train mode."""
+    subject = context.subject
+    if not subject.case.offers("prediction"):
+        return False
+    model, batch = nudged_model(subject), subject.batch("validation", FIT_BATCH)
+    found: list[Any] = []
+    for training in (True, False):
+        model.train(training)
+        try:
+            with torch.no_grad(), subject.seeded("by mode"):
+                found.append(subject.predict(model, batch))
+        except Exception:  # noqa: BLE001  # a mode may ask for labels, which inference has not
+            return False
+    # A detector gives losses in the one and boxes in the other: its validation may need train mode.
+    if not all(isinstance(value, Tensor) for value in found):
+        return False
+    first, second = found
+    return bool(first.shape == second.shape) and not torch.allclose(first, second)
 
 
 def _mode_of_a_script(context: Context, trace: Trace, sensitive: list[str]) -> None:

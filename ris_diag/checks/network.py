@@ -167,8 +167,8 @@ def _outside(label: Tensor, low: float, high: float) -> float:
     "layers-bend",
     title="Linear layers don't stand one behind the other",
     what="Follows the output of every linear layer in three steps of the real loop or script: one "
-    "that goes unchanged into the next linear layer of the same parent makes both one, unless it "
-    "is narrower than both its ends, as in a bottleneck.",
+    "that goes unchanged into the next linear layer of the same parent, and nowhere else, makes "
+    "both one, unless it is narrower than both its ends, as in a bottleneck.",
     why="Without an activation between them two layers are one linear map: the network is "
     "shallower than it looks, or not a network at all.",
     sources=SOURCES,
@@ -189,6 +189,8 @@ def layers_bend(context: Context) -> None:
         and counted[chain.first, chain.second]
         == seen.linear[chain.first]
         == seen.linear[chain.second]
+        # What is added, weighed or passed on beside the second layer has a use of its own.
+        and chain.first not in seen.shared
     }
     context.measure(pairs=[list(pair) for pair in chains])
     if len(chains) > context.limit("max_pairs"):

@@ -251,9 +251,17 @@ class Judgement:
         return f"the same for the truth times {shown}: one side is scaled, the other is not"
 
     def indifferent(self) -> bool:
-        """Whether the truth of another sample gives the same loss."""
-        rolled = self.loss(changed(self.answer, lambda t: t.roll(1, 0)))["total"]
-        return math.isclose(rolled, self.truth["total"], rel_tol=1e-4)
+        """Whether the answer of another sample gives the same loss, wherever the answers lie.
+
+        Far from its labels a loss that grows evenly is the same for any order, too.
+        """
+
+        def even(answer: Any) -> bool:
+            rolled = self.loss(changed(answer, lambda t: t.roll(1, 0)))["total"]
+            return math.isclose(rolled, self.loss(answer)["total"], rel_tol=1e-4)
+
+        unit = changed(self.answer, lambda t: (t - t.mean()) / t.std().clamp(min=1e-12))
+        return even(self.answer) and even(unit) and even(changed(unit, lambda t: 3 * t))
 
     def strictly(self) -> list[Verdict]:
         """A declared oracle with a high loss.
@@ -344,10 +352,18 @@ class Judgement:
             )
         ]
 
+    def lowest(self, answer: Any, value: float) -> bool:
+        """Whether smaller and larger answers are worse: soft labels have a floor above zero."""
+        beside = [self.loss(changed(answer, lambda t, s=s: s * t))["total"] for s in (0.5, 2.0)]  # type: ignore[misc]  # binds the loop's value
+        return value < self.tried[0][1]["total"] and all(value < other for other in beside)
+
     def explained(self) -> bool:
-        """Whether the truth in other words or in another scale has the floor."""
+        """Whether the truth in other words or in another scale has the floor, or a minimum."""
         literal = self.above(self.tried[0][1], "total")
-        words = any(self.above(values, "total") <= NEAR for _, values in self.tried[1:])
+        words = any(
+            self.above(values, "total") <= NEAR or self.lowest(answer, values["total"])
+            for answer, values in self.tried[1:]
+        )
         return (words and literal > NEAR) or (not self.scales() and bool(self.scaled("total")))
 
 

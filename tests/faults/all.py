@@ -13,6 +13,7 @@ from tests.faults import (  # noqa: F401  # each enters its faults
     plant_distributed,
     plant_estimates,
     plant_evaluation,
+    plant_labels,
     plant_loop,
     plant_loss,
     plant_model,
@@ -23,6 +24,7 @@ from tests.faults import (  # noqa: F401  # each enters its faults
     plant_scenes,
     plant_script,
     plant_stages,
+    plant_validation,
     plant_wiring,
     ranked_ways,
 )
