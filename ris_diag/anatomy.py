@@ -207,12 +207,20 @@ class _Mode(TorchFunctionMode):
             self._follow_half(name, args, kwargs, result)
         self._follow_normalising(name, args, kwargs, result, trained)
         self._follow_linear(name, args, inputs, result)
-        path = not isinstance(result, Tensor) or result.requires_grad
-        if name == "normal" and trained and not path and self.stack:
-            self.drawn[id(result)] = (result, self._called(name, args, kwargs, result))
+        self._follow_draws(name, (args, kwargs, result), trained)
         self._follow_constant(name, args, kwargs, result)
         if name not in PLACED and isinstance(result, Tensor) and _breaks(inputs, result):
             seen.broken.append(self._called(name, args, kwargs, result))
+
+    def _follow_draws(self, name: str, called: tuple[Any, Any, Any], trained: list[Tensor]) -> None:
+        """Draws from what has a gradient: none comes back, or zeros."""
+        if name in LOSSES or name in COMPARISONS:  # the likelihood of a draw is a way of its own
+            for scored in [self.drawn.pop(id(t), None) for t in tensors_in(called[:2])]:
+                seen = self.anatomy.sampled
+                self.anatomy.sampled = [c for c in seen if scored is None or c is not scored[1]]
+        drawn = name == "normal" or (name == "bernoulli" and torch.is_grad_enabled())
+        if drawn and trained and self.stack:
+            self.drawn[id(called[2])] = (called[2], self._called(name, *called))
 
     def _follow_half(self, name: str, args: Any, kwargs: Any, result: Tensor) -> None:
         self.anatomy.halves.add(result.dtype)

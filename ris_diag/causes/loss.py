@@ -249,3 +249,18 @@ cause(
     repair="Call one function in both places.",
     reference="the history behind the project (docs/design.md)",
 )
+
+cause(
+    "C036",
+    "labels-of-other-samples-in-loss",
+    area="loss",
+    title="The loss compares predictions with the labels of other samples",
+    looks={
+        "pairs-parted": ALWAYS,
+        "memorises-partly": SOMETIMES,
+        "truth-loss-high": SOMETIMES,
+    },
+    silent="The shapes fit, and the loss falls to what a constant prediction reaches.",
+    repair="Transpose, flatten, sort and shuffle predictions and labels alike.",
+    reference="Karpathy, A Recipe for Training Neural Networks (2019)",
+)
