@@ -138,7 +138,7 @@ ACTIVATIONS = frozenset({
 RESHAPES = frozenset({
     "view", "reshape", "flatten", "squeeze", "unsqueeze", "transpose", "permute", "contiguous",
     "swapaxes", "movedim", "t", "mT", "float", "double", "to", "clone", "type", "expand",
-    "expand_as", "getitem",
+    "expand_as", "getitem", "complex", "view_as_complex", "chunk", "split", "unbind",
 })
 HALF = frozenset({torch.float16, torch.bfloat16})
 SUMS = frozenset({
@@ -192,10 +192,10 @@ class _Mode(TorchFunctionMode):
             seen.activations.append(called)
             if not name.startswith("dropout") and name != "alpha_dropout":
                 seen.makers[id(result)] = (result, called)
-        elif name in RESHAPES and inputs and isinstance(result, Tensor):
-            kept = seen.makers.get(id(inputs[0]))
-            if kept is not None:
-                seen.makers[id(result)] = (result, kept[1])
+        elif name in RESHAPES and inputs:
+            kept = [seen.makers.get(id(t)) for t in (inputs if name == "complex" else inputs[:1])]
+            if all(kept) and kept[0] is not None:
+                seen.makers |= {id(made): (made, kept[0][1]) for made in tensors_in(result)}
         if name in RESHAPES and inputs and isinstance(result, Tensor):
             source = inputs[0]
             counts = not (source.is_floating_point() or source.is_complex())

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 
+import torch
 from torch import Tensor
 
 from ris_diag.anatomy import Called
@@ -63,6 +64,8 @@ def output_reaches_labels(context: Context) -> None:
         maker = None if prediction is None else seen.maker(prediction)
         if prediction is None or maker is None or maker.name not in RANGES:
             continue
+        if isinstance(maker.output, Tensor) and maker.output.is_complex():
+            continue  # tanh and the like are bounded along the real axis alone
         low, high = RANGES[maker.name]
         inside = f" in {maker.module}" if maker.module else ""
         limits = f"between {low:g} and {high:g}"
@@ -71,7 +74,8 @@ def output_reaches_labels(context: Context) -> None:
                 f"{called.name} gets the output of {maker.name}(){inside}, {limits}; raw outputs "
                 "have no limits"
             )
-        elif called.name in DISTANCES and label is not None and label.is_floating_point():
+        elif called.name in DISTANCES and label is not None and _of_numbers(label, prediction):
+            label = torch.view_as_real(label.resolve_conj()) if label.is_complex() else label
             share = _outside(label, low, high)
             shares[f"{maker.name}{inside}"] = share
             if share > context.limit("max_outside"):
@@ -101,6 +105,13 @@ def _sides(called: Called) -> tuple[Tensor | None, Tensor | None]:
     trained = next((t for t in tensors if t.requires_grad), None)
     fixed = next((t for t in tensors if not t.requires_grad), None)
     return trained, fixed
+
+
+def _of_numbers(label: Tensor, prediction: Tensor) -> bool:
+    """Whether labels are numbers of the prediction's kind; parts of complex ones have a range."""
+    return label.is_complex() == prediction.is_complex() and (
+        label.is_floating_point() or label.is_complex()
+    )
 
 
 def _outside(label: Tensor, low: float, high: float) -> float:

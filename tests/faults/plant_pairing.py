@@ -24,7 +24,15 @@ from tests.faults.zoo_grounds import (
     stripes,
     variational,
 )
-from tests.faults.zoo_parts import adam, classes, conv_net, healthy, images, mlp, regression
+from tests.faults.zoo_parts import (
+    adam,
+    classes,
+    conv_net,
+    healthy,
+    images,
+    mlp,
+    regression,
+)
 
 # ---- modules inside of the network
 
@@ -247,7 +255,13 @@ def actor_and_critic() -> Case:
         return answer
 
     return replace(
-        plain_regression(), name="actor_and_critic", model=Actor, loss=loss, predict=predict
+        plain_regression(),
+        name="actor_and_critic",
+        model=Actor,
+        loss=loss,
+        predict=predict,
+        truth=None,
+        metric=None,
     )
 
 
