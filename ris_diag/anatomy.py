@@ -17,6 +17,17 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.overrides import TorchFunctionMode
 
 from ris_diag.graph import tensors_in
+from ris_diag.operation_names import (
+    ACTIVATIONS,
+    COMPARISONS,
+    FLAT,
+    HALF,
+    JOINS,
+    LOSSES,
+    PLACED,
+    RESHAPES,
+    SUMS,
+)
 from ris_diag.places import calling_place, made_by_toolkit
 
 
@@ -124,40 +135,6 @@ class Output:
         self.gradient = gradient if self.gradient is None else self.gradient + gradient
 
 
-# fmt: off
-LOSSES = frozenset({
-    "cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits",
-    "kl_div", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "gaussian_nll_loss",
-    "poisson_nll_loss", "multilabel_soft_margin_loss", "soft_margin_loss", "ctc_loss",
-    "multi_margin_loss", "multilabel_margin_loss",
-})
-COMPARISONS = frozenset({"sub", "rsub", "subtract", "dist", "cdist", "pairwise_distance"})
-ACTIVATIONS = frozenset({
-    "softmax", "log_softmax", "sigmoid", "logsigmoid", "tanh", "relu", "relu6", "hardtanh",
-    "hardsigmoid", "softplus", "clamp", "dropout", "dropout1d", "dropout2d", "dropout3d",
-    "alpha_dropout",
-})
-RESHAPES = frozenset({
-    "view", "reshape", "flatten", "squeeze", "unsqueeze", "transpose", "permute", "contiguous",
-    "swapaxes", "movedim", "t", "mT", "float", "double", "to", "clone", "type", "expand",
-    "expand_as", "getitem", "unflatten", "select", "view_as", "reshape_as",
-})
-# Real parts that become one tensor or several: each number is still what its activation gave.
-JOINS = frozenset({
-    "complex", "view_as_complex", "view_as_real", "stack", "cat", "chunk", "split", "unbind",
-})
-HALF = frozenset({torch.float16, torch.bfloat16})
-SUMS = frozenset({
-    "sum", "mean", "nansum", "nanmean", "norm", "vector_norm", "linalg_vector_norm", "dot", "vdot",
-    "inner", "logsumexp",
-})
-FLAT = frozenset({"round", "floor", "ceil", "trunc", "sign", "heaviside", "fix"})
-# Infinities on purpose, gradients that are read (backward made them), memory not written to yet.
-PLACED = frozenset({
-    "masked_fill", "full", "tensor", "full_like", "where", "triu", "tril", "fill_", "grad",
-    "empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided",
-})
-# fmt: on
 SWALLOWED = 10.0  # times the largest value, a constant leaves nothing of it
 
 
@@ -214,12 +191,20 @@ class _Mode(TorchFunctionMode):
             self._follow_half(name, args, kwargs, result)
         self._follow_normalising(name, args, kwargs, result, trained)
         self._follow_linear(name, args, inputs, result)
-        path = not isinstance(result, Tensor) or result.requires_grad
-        if name == "normal" and trained and not path and self.stack:
-            self.drawn[id(result)] = (result, self._called(name, args, kwargs, result))
+        self._follow_draws(name, (args, kwargs, result), trained)
         self._follow_constant(name, args, kwargs, result)
         if name not in PLACED and isinstance(result, Tensor) and _breaks(inputs, result):
             seen.broken.append(self._called(name, args, kwargs, result))
+
+    def _follow_draws(self, name: str, called: tuple[Any, Any, Any], trained: list[Tensor]) -> None:
+        """Draws from what has a gradient: none comes back, or zeros."""
+        if name in LOSSES or name in COMPARISONS:  # the likelihood of a draw is a way of its own
+            for scored in [self.drawn.pop(id(t), None) for t in tensors_in(called[:2])]:
+                seen = self.anatomy.sampled
+                self.anatomy.sampled = [c for c in seen if scored is None or c is not scored[1]]
+        drawn = name == "normal" or (name == "bernoulli" and torch.is_grad_enabled())
+        if drawn and trained and self.stack:
+            self.drawn[id(called[2])] = (called[2], self._called(name, *called))
 
     def _follow_half(self, name: str, args: Any, kwargs: Any, result: Tensor) -> None:
         self.anatomy.halves.add(result.dtype)

@@ -89,6 +89,7 @@ cause(
     title="The labels do not belong to their inputs",
     looks={
         "labels-independent": ALWAYS,
+        "learnt-nothing-general": MOSTLY,
         "side-input-useless": SOMETIMES,
         "moments-off": OFTEN,
         "snapshots-incoherent": OFTEN,
@@ -234,7 +235,7 @@ cause(
     "splits-differ",
     area="data",
     title="Training and validation come from different distributions",
-    looks={"splits-differ": ALWAYS},
+    looks={"splits-differ": ALWAYS, "learnt-nothing-general": SOMETIMES},
     silent="Each split by itself looks right.",
     repair="Apply one preprocessing, with the training set's numbers, to all splits.",
     reference="Taxonomy of Real Faults in Deep Learning Systems (Humbatova et al., ICSE 2020)",

@@ -267,3 +267,18 @@ cause(
     repair="Weigh by the inverse of the share: pos_weight is the number of no over that of yes.",
     reference="DeepCrime (Humbatova et al., ISSTA 2021), operator TUD",
 )
+
+cause(
+    "C037",
+    "labels-of-other-samples-in-loss",
+    area="loss",
+    title="The loss compares predictions with the labels of other samples",
+    looks={
+        "pairs-parted": ALWAYS,
+        "memorises-partly": SOMETIMES,
+        "truth-loss-high": SOMETIMES,
+    },
+    silent="The shapes fit, and the loss falls to what a constant prediction reaches.",
+    repair="Transpose, flatten, sort and shuffle predictions and labels alike.",
+    reference="Karpathy, A Recipe for Training Neural Networks (2019)",
+)

@@ -1,5 +1,7 @@
 """A prediction of the next symbol doesn't see it. B1, B4."""
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -9,8 +11,10 @@ from ris_diag.checks.data_sequences import (
     tokens_of_the_batch,
     tokens_of_the_loss,
 )
+from ris_diag.checks.inference import relative_difference
 from ris_diag.context import Context
 from ris_diag.graph import map_leaves, tensors_in
+from ris_diag.innermost import Agree, place_of_parting
 from ris_diag.measure import LITMUS_EPOCHS, nudged_model
 from ris_diag.plan import Progress
 from ris_diag.samples import not_judged, roles
@@ -22,6 +26,7 @@ SIZE = 8
 PROGRESS = Progress(epoch=1, epochs=LITMUS_EPOCHS)
 
 
+SAME = 1e-4  # of the largest entry
 SHIFTED = 0.98  # share of the labels that are the next token
 
 
@@ -88,11 +93,32 @@ def future_is_hidden(context: Context) -> None:
             f"the outputs of the first {half} of {tokens.shape[1]} tokens change by {share:.2g} of "
             "the largest output with the tokens behind them, which are the labels (limit "
             f"{context.limit('max_change'):g})",
-            place=place_of_model(model, subject),
+            place=place_of_parting(
+                model,
+                subject,
+                [partial(output, t) for t in (tokens, changed)],
+                _early(tokens, half),
+            )
+            or place_of_model(model, subject),
             next_step="apply the causal mask (is_causal=True), or read the sequence in one "
             "direction",
         )
     return None
+
+
+def _early(tokens: Tensor, half: int) -> Agree:
+    """Whether the first steps are the same; the second axis counts them, else the first."""
+
+    def agree(first: Tensor, second: Tensor) -> bool | None:
+        if first.shape != second.shape:
+            return None
+        axes = [a for a in (1, 0, 2) if a < first.ndim and first.shape[a] == tokens.shape[1]]
+        if not axes:
+            return None
+        early, other = (t.narrow(axes[0], 0, half) for t in (first, second))
+        return relative_difference(early, other) <= SAME
+
+    return agree
 
 
 def _whole_sequence(tensor: Tensor) -> bool:

@@ -35,7 +35,8 @@ ALIKE = 1.6  # spread of means over small batches, over that of independent samp
     "only on clear evidence: the other split has it at the same number of samples; the labels in "
     "another order (shifted, reversed) have it; the means of many small batches have it, so that "
     "labels were mixed within their batch. Labels of a whole data set that were permuted once, in "
-    "all splits, can't be told from labels that are hard or random on purpose, and are not seen.",
+    "all splits, can't be told from labels that are hard or random on purpose, and are not seen "
+    "here; O004 sees that nothing of them carries over to fresh samples.",
     why="Labels that parted from their inputs are memorised without a murmur: the training loss "
     "falls, and only validation stays where it was.",
     sources=("B4",),

@@ -1,19 +1,24 @@
 """A short training judged by the author's own metric on fresh samples. S7, B6."""
 
+from collections.abc import Iterable
+from itertools import islice
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ris_diag.case import Batch
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context, DeviceBatches, Subject
+from ris_diag.dependence import deviations, features, gaussian, label_features, linear
 from ris_diag.errors import MissingSplitError
 from ris_diag.measure import length_of, mean_and_error, run_fit
 from ris_diag.places import where
 from ris_diag.plan import Losses, Plan
-from ris_diag.samples import lent_of, served
+from ris_diag.samples import lent_of, place_of_samples, served
 
 EPOCHS = 30
 BATCHES, BATCH = 8, 32
+FEWEST, MOST = 128, 512  # samples on which the dependence is judged
 
 
 @check(
@@ -21,11 +26,13 @@ BATCHES, BATCH = 8, 32
     "metric-improves",
     title="A short training improves the metric on fresh samples, beyond what is free",
     what="Trains 30 epochs with the author's loop and loader and compares the metric on eight "
-    "fresh batches with that of the first weights and with every baseline, batch by batch.",
+    "fresh batches with that of the first weights and with every baseline, batch by batch. With "
+    "Case.truth it measures, too, whether predictions go with the truth, on samples of the "
+    "training and on fresh ones (HSIC, in standard deviations over all permutations).",
     why="A loss that falls on known samples says little; a metric that a constant or a classical "
     "estimator reaches says nothing.",
     sources=("S7", "B6"),
-    signs=("metric-does-not-improve", "no-better-than-free"),
+    signs=("metric-does-not-improve", "no-better-than-free", "learnt-nothing-general"),
     needs=("model", "batch", "loop", "served", "metric"),
     thresholds=(
         Threshold(
@@ -39,6 +46,19 @@ BATCHES, BATCH = 8, 32
             value=2.0,
             unit="standard errors of the difference to the best baseline",
             why="a difference that chance alone gives in one of forty runs",
+        ),
+        Threshold(
+            name="min_general",
+            value=3.0,
+            unit="standard deviations above chance, of fresh predictions and their truth",
+            why="chance alone exceeds it in one of a thousand trainings; what was learnt of "
+            "anything general gives tens",
+        ),
+        Threshold(
+            name="min_learnt",
+            value=20.0,
+            unit="standard deviations above chance, of predictions and truth in the training",
+            why="less was not learnt, and can't be missing elsewhere",
         ),
     ),
 )
@@ -57,6 +77,7 @@ def metric_improves(context: Context) -> None:
 
             plan = Plan(epochs=EPOCHS, train=train, validation=fresh, on_step=on_step)
             run_fit(subject, subject.fit, model, plan, planned=steps)
+        learnt = _dependence(subject, model, islice(train, BATCHES))
     after = _metric(context, model, fresh)
     free = {name: [float(b(batch)) for batch in fresh] for name, b in case.baselines.items()}
     rows = {"untrained": before, "trained": after, **free}
@@ -75,6 +96,7 @@ def metric_improves(context: Context) -> None:
             next_step="look whether the metric sees the current weights, and at O001: does the "
             "network memorise?",
         )
+    _judge_dependence(context, learnt, _dependence(subject, model, fresh))
     best = min(free, key=lambda name: means[name][0], default=None)
     if best is None:
         return
@@ -90,6 +112,50 @@ def metric_improves(context: Context) -> None:
             next_step="more data, another model or another input: so far it learnt nothing beyond "
             "what is free",
         )
+
+
+def _judge_dependence(context: Context, learnt: float | None, general: float | None) -> None:
+    if learnt is None or general is None:
+        return
+    context.measure(learnt=learnt, general=general)
+    limit = context.limit("min_general")
+    if learnt >= context.limit("min_learnt") and general <= limit:
+        context.problem(
+            f"behind the training predictions go with the truth of known samples, by {learnt:.0f} "
+            f"standard deviations above chance, and not with that of fresh ones, {general:.1f} "
+            f"(limit {limit:g}): all that was learnt is by heart",
+            sign="learnt-nothing-general",
+            place=place_of_samples(context.subject),
+            next_step="look whether labels belong to their inputs, in training and validation: two "
+            "lists that are sorted or shuffled apart; else the task is too hard for these data",
+        )
+
+
+def _dependence(subject: Subject, model: nn.Module, batches: Iterable[Batch]) -> float | None:
+    """Of truth on prediction, in standard deviations above chance; None where it can't be said."""
+    case = subject.case
+    if case.truth is None or not case.offers("prediction"):
+        return None
+    pairs = []
+    model.eval()
+    with torch.no_grad():
+        for batch in batches:
+            pair = subject.predict(model, batch), case.truth(batch)
+            if (
+                not all(isinstance(t, Tensor) and t.ndim for t in pair)
+                or len({*map(len, pair)}) > 1
+            ):
+                return None
+            pairs.append(pair)
+    model.train()
+    shapes = {tuple(t.shape[1:] for t in pair) for pair in pairs}
+    if len(shapes) != 1 or sum(len(truth) for _, truth in pairs) < FEWEST:
+        return None
+    prediction, truth = (torch.cat(side)[:MOST].cpu() for side in zip(*pairs, strict=True))
+    x, y = features({"": prediction}), label_features({"": truth})
+    if not x.shape[1] or not y.shape[1]:
+        return None
+    return max(deviations(kernel, linear(y)) for kernel in (linear(x), gaussian(x)))
 
 
 def _metric(context: Context, model: nn.Module, batches: list[Batch]) -> list[float]:

@@ -1,5 +1,6 @@
 """What inference gives out: the same twice, and for each sample by itself. B1, B7."""
 
+from functools import partial
 from itertools import zip_longest
 from typing import Any
 
@@ -11,6 +12,7 @@ from ris_diag.check import Threshold, check
 from ris_diag.context import Context
 from ris_diag.errors import CaseError
 from ris_diag.graph import map_leaves, tensors_in
+from ris_diag.innermost import Agree, place_of_parting
 from ris_diag.measure import listed, nudged_model
 from ris_diag.norms import hash_of
 from ris_diag.places import where
@@ -65,7 +67,7 @@ def inference_is_deterministic(context: Context) -> None:
         context.problem(
             f"two predictions of one batch in eval mode differ by {difference:.2g} of the largest "
             f"output (limit {limit:g}){hint}",
-            place=place_of_prediction(model, subject),
+            place=_place(context, model, [batch, batch], _same_within(limit)),
             next_step="pass training=self.training to functional.dropout, keep modules where "
             "eval() finds them, and draw no noise at inference",
         )
@@ -97,7 +99,7 @@ def samples_are_independent(context: Context) -> None:
     together = predicted(context, model, batch)
     if not _finite(context, together):
         return
-    worst = 0.0
+    worst, apart = 0.0, slice(0, PART)
     # Both ends: what came before a sample may leak into it, or what comes behind.
     for rows in (slice(0, PART), slice(SIZE - PART, SIZE)):
         try:
@@ -112,13 +114,16 @@ def samples_are_independent(context: Context) -> None:
                 f"{list(alone.shape)} of {PART} have no row for each sample"
             )
             return
-        worst = max(worst, relative_difference(together[rows], alone))
+        change = relative_difference(together[rows], alone)
+        worst, apart = (change, rows) if change > worst else (worst, apart)
     context.measure(difference=worst)
     if not worst <= limit:
         context.problem(
             f"a sample's prediction changes by {worst:.2g} of the largest output with the "
             f"samples beside it (limit {limit:g})",
-            place=place_of_prediction(model, subject),
+            place=_place(
+                context, model, [batch, _rows(batch, apart)], _same_rows_within(limit, apart)
+            ),
             next_step="look for reductions over dimension 0, a recurrent or attention layer "
             "without batch_first, batch norm without running statistics, and views that mix "
             "dimensions",
@@ -186,6 +191,37 @@ def predicted(context: Context, model: nn.Module, batch: Batch) -> Tensor:
             f"Case.predict ({where(predict)}) gave {type(prediction).__name__}: expected a tensor"
         )
     return prediction
+
+
+def _place(context: Context, model: nn.Module, batches: list[Batch], agree: Agree) -> str:
+    """The innermost module that parts predictions of these batches, and what predicts."""
+    runs = [partial(predicted, context, model, batch) for batch in batches]
+    inner = place_of_parting(model, context.subject, list(runs), agree)
+    told = place_of_prediction(model, context.subject)
+    return f"{inner}, prediction at {told.partition(', model at ')[0]}" if inner else told
+
+
+def _same_within(limit: float) -> Agree:
+    return lambda first, second: relative_difference(first, second) <= limit
+
+
+def _same_rows_within(limit: float, rows: slice) -> Agree:
+    """Whether some samples of the first are the second, whichever axis counts them."""
+
+    def agree(first: Tensor, second: Tensor) -> bool | None:
+        if first.shape == second.shape:
+            return relative_difference(first, second) <= limit
+        if first.ndim != second.ndim:
+            return None
+        pairs = zip(first.shape, second.shape, strict=True)
+        axes = [axis for axis, (a, b) in enumerate(pairs) if a != b]
+        each = first.shape[axes[0]] // SIZE  # entries a sample, where axes were put together
+        if len(axes) != 1 or second.shape[axes[0]] != each * PART:
+            return None
+        part = first.narrow(axes[0], rows.start * each, PART * each)
+        return relative_difference(part, second) <= limit
+
+    return agree
 
 
 def _finite(context: Context, *predictions: Tensor) -> bool:

@@ -19,6 +19,7 @@ from tests.faults import (  # noqa: F401  # each enters its faults
     plant_model,
     plant_numerics,
     plant_optimiser,
+    plant_pairing,
     plant_precision,
     plant_ranks,
     plant_scenes,

@@ -91,6 +91,7 @@ def of_matrices(criterion: Callable[[Any, Any], Any] = energy, **parts: Any) -> 
 
 
 HIGH: dict[str, Any] = {"cause": "target-changed-in-loss", "source": HISTORY}
+OTHERS = {**HIGH, "cause": ("labels-of-other-samples-in-loss", "target-changed-in-loss")}
 
 
 @fault("G008", says="0 for the truth conjugated", healthy=of_matrices, **HIGH)
@@ -126,7 +127,7 @@ def label_is_standardised_and_prediction_is_not() -> Case:
     )
 
 
-@fault("G008", says="of the sample before it in the batch", healthy=of_classes, **HIGH)
+@fault("G008", says="of the sample before it in the batch", healthy=of_classes, **OTHERS)
 def labels_of_the_sample_before() -> Case:
     return of_classes(
         lambda p, y: F.cross_entropy(p, y.roll(1))
@@ -137,7 +138,7 @@ def without_truth() -> Case:
     return of_numbers(truth=None)
 
 
-@fault("G008", says="in the reverse order of the batch", healthy=without_truth, **HIGH)
+@fault("G008", says="in the reverse order of the batch", healthy=without_truth, **OTHERS)
 def labels_in_reverse_order_and_no_truth() -> Case:
     return of_numbers(
         lambda p, y: F.mse_loss(p, y.flip(0)),  # planted: labels_in_reverse_order_and_no_truth

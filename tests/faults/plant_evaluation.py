@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ris_diag import Case
 from tests.faults.registry import OVERFLOW, RECIPE, SILENT, SLIPS, TAXONOMY, fault
 from tests.faults.zoo_grounds import Pair, four_classes, plain_regression, stripes
-from tests.faults.zoo_parts import healthy, mlp
+from tests.faults.zoo_parts import classes, generator, healthy, loader_of, mlp
 
 
 def judged(ground: Callable[[], Case], metric: Any) -> Case:
@@ -185,3 +185,49 @@ def a_network_without_its_input() -> Case:
             return output
 
     return replace(judged_against_the_mean(), model=Constant)
+
+
+# ---- labels of other samples in all splits
+
+
+def noisy(split: str, seed: int, size: int) -> Pair:
+    """Four classes, of which two labels in five are another."""
+    x, y = classes(split, seed, size)
+    source = generator(f"noise {split}", seed)
+    other = torch.randint(4, (size,), generator=source)
+    return x, torch.where(torch.rand(size, generator=source) < 0.4, other, y)
+
+
+def missed(model: nn.Module, batch: Pair) -> float:
+    x, y = batch
+    with torch.no_grad():
+        return float((model(x).argmax(1) != y).float().mean())
+
+
+@healthy
+def labels_of_which_many_are_wrong() -> Case:
+    return replace(
+        four_classes(),
+        name="labels_of_which_many_are_wrong",
+        batch=noisy,
+        loader=loader_of(noisy, batches=8),
+        truth=lambda batch: batch[1],
+        metric=missed,
+    )
+
+
+@fault(
+    "O004",
+    says="all that was learnt is by heart",
+    cause="labels-of-other-samples",
+    healthy=labels_of_which_many_are_wrong,
+    source=OVERFLOW,
+)
+def inputs_alone_are_permuted() -> Case:
+    def permuted(split: str, seed: int, size: int) -> Pair:
+        x, y = noisy(split, seed, 512)
+        order = torch.randperm(512, generator=generator(f"order {split}", seed))
+        return x[order][:size], y[:size]  # planted: inputs_alone_are_permuted
+
+    served = loader_of(permuted, batches=8)
+    return replace(labels_of_which_many_are_wrong(), batch=permuted, loader=served)

@@ -20,6 +20,7 @@ from tests.faults.zoo_grounds import (
     Tracker,
     TwoHeads,
     autoencoder,
+    complex_regression,
     four_classes,
     next_token,
     padded_walks,
@@ -66,6 +67,55 @@ def sigmoid_behind_signed_features() -> Case:
         return nn.Sequential(mlp(12, 32, 3), decoder)
 
     return replace(autoencoder(), model=model)
+
+
+class Paired(nn.Module):
+    """Complex numbers from real ones: a real and an imaginary part each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = mlp(12, 32, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.complex(*self.parts(torch.view_as_real(x).flatten(1)).chunk(2, 1))
+
+    def parts(self, x: Tensor) -> Tensor:
+        output: Tensor = self.net(x)
+        return output
+
+
+@healthy
+def complex_numbers_of_two_parts() -> Case:
+    return replace(
+        complex_regression(),
+        name="complex_numbers_of_two_parts",
+        model=Paired,
+        optimizer=lambda model: torch.optim.Adam(model.parameters(), lr=5e-3),
+    )
+
+
+@fault(cause="output-cannot-reach-labels", healthy=complex_numbers_of_two_parts, source=OVERFLOW)
+def sigmoid_behind_both_parts() -> Case:
+    class Bounded(Paired):
+        def parts(self, x: Tensor) -> Tensor:
+            return super().parts(x).sigmoid()  # planted: sigmoid_behind_both_parts
+
+    return replace(complex_numbers_of_two_parts(), model=Bounded)
+
+
+@healthy
+def complex_tanh_at_the_end() -> Case:
+    class Bent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(6, 16, dtype=torch.complex64)
+            self.last = nn.Linear(16, 4, dtype=torch.complex64)
+
+        def forward(self, x: Tensor) -> Tensor:
+            output: Tensor = self.last(self.first(x).tanh())
+            return output.tanh()
+
+    return replace(complex_regression(), name="complex_tanh_at_the_end", model=Bent)
 
 
 # ---- activations

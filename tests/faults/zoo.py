@@ -7,6 +7,7 @@ from tests.faults import (  # noqa: F401  # each enters its trainings
     plant_model,
     plant_numerics,
     plant_optimiser,
+    plant_pairing,
     plant_precision,
     plant_scenes,
     plant_stages,
