@@ -196,7 +196,7 @@ def _on_validation(trace: Trace) -> set[int]:
     "network begins to memorise.",
     sources=("B7",),
     signs=("validates-on-training",),
-    needs=("model", "batch", "fit"),
+    needs=("model", "batch", "loop"),
     thresholds=(
         Threshold(name="min_batches", value=1, unit="validation batches", why="none is no look"),
     ),
@@ -225,6 +225,6 @@ def validation_on_its_own_data(context: Context) -> None:
         f"the loop reports a validation in {len(reported)} of {epochs} epochs and goes through 0 "
         f"validation batches (limit {context.limit('min_batches'):g}): all {len(judging)} calls "
         "without a gradient are on training batches",
-        place=where(context.subject.case.fit),
+        place=where(context.subject.fit),
         next_step="go through plan.validation there, not through plan.train once more",
     )
