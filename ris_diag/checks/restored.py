@@ -2,7 +2,7 @@
 
 from ris_diag.check import Threshold, check
 from ris_diag.context import Context
-from ris_diag.measure import short_fit
+from ris_diag.watched import watch
 
 
 @check(
@@ -15,13 +15,17 @@ from ris_diag.measure import short_fit
     "every step: restoring them does nothing, and the last epoch is handed out as the best.",
     sources=("B1",),
     signs=("restores-itself",),
-    needs=("loop",),
+    needs=("run",),
     thresholds=(
         Threshold(name="max_calls", value=0, unit="calls", why="none of them does anything"),
     ),
 )
 def restores_a_copy(context: Context) -> None:
-    calls = short_fit(context.subject).restored
+    fitted = watch(context.subject)
+    if not fitted.epochs:
+        context.say("not judged: of a script the first steps are seen, not its end")
+        return
+    calls = fitted.restored
     context.measure(calls=len(calls))
     if len(calls) > context.limit("max_calls"):
         kind, place = calls[0]

@@ -21,7 +21,10 @@ from tests.faults.zoo import ZOO
 from tests.faults.zoo_parts import images, regression, validated
 
 PLANTED = [fault for fault in FAULTS if fault.plant.__module__ == "tests.faults.evaluation_faults"]
-RANDOM = {"denoising_diffusion", "variational"}  # their losses draw noise, as a metric, too
+RANDOM = {  # their losses draw noise, actions or mixtures, as a metric, too
+    *("denoising_diffusion", "variational", "choice_judged_by_its_outcome", "actor_and_critic"),
+    *("mixtures_of_pictures", "mixtures_that_are_mostly_the_second"),
+}
 
 
 def complaints(case: Case, select: str = "L05", seed: int = 0) -> list[str]:

@@ -17,8 +17,8 @@ OPTIONAL = (
 # What a check may need by another name to the part of the reference that gives it.
 GIVES = {
     "fit": {"loop", "run"},
-    "model": {"run"},
-    "batch": {"run"},
+    "model": {"run", "inputs"},
+    "batch": {"run", "inputs"},
     "predict": {"prediction"},
     "loader": {"served"},
 }

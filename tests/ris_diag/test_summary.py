@@ -111,10 +111,10 @@ def test_a_green_run_is_short() -> None:
 READY FOR FULL HPO
 case mine, cpu, seed 0, 29 s
 
-guard     4.2 s  17 pass
+guard     4.5 s  18 pass
 law       3.2 s  13 pass
 data      4.8 s  19 pass
-litmus   15.8 s  63 pass
+litmus   16.8 s  67 pass
 overfit   1.0 s  4 pass"""
     )
 
