@@ -204,7 +204,13 @@ def penalised_critic() -> Case:
             history.append(epoch_of(seen))
         return history
 
-    return Case(name="penalised_critic", model=Pair, batch=data, fit=fit)
+    return Case(
+        name="penalised_critic",
+        model=Pair,
+        batch=data,
+        fit=fit,
+        exempt={"L001": "two networks against each other have no loss that falls"},
+    )
 
 
 # ---- a backward written by hand

@@ -205,7 +205,7 @@ def script_of_sensors(scale: float) -> Case:
 
 @healthy
 def script_of_numbers() -> Case:
-    return script_of_sensors(1.0)
+    return replace(script_of_sensors(1.0), name="script_of_numbers")
 
 
 @fault(
@@ -256,13 +256,14 @@ class Symbols(nn.Module):
 
 @healthy
 def script_of_the_next_symbol() -> Case:
-    return script_of_symbols(1)
+    return replace(script_of_symbols(1), name="script_of_the_next_symbol")
 
 
 @healthy
 def script_that_repeats_its_input() -> Case:
     """An autoencoder of symbols sees all of them."""
-    return script_of_symbols(0, both_ways=True)
+    case = script_of_symbols(0, both_ways=True)
+    return replace(case, name="script_that_repeats_its_input")
 
 
 @fault(

@@ -82,7 +82,9 @@ def images_judged_by_kept_batches() -> Case:
 
 @healthy
 def noise_while_it_is_trained() -> Case:
-    return replace(keeps_its_batches(blurred(), back_to_eval=True), name="blurred")
+    return replace(
+        keeps_its_batches(blurred(), back_to_eval=True), name="noise_while_it_is_trained"
+    )
 
 
 @fault(
