@@ -81,7 +81,7 @@ def adam_then_lbfgs() -> Case:
                 loss.backward()  # type: ignore[no-untyped-call]
                 return loss
 
-            return float(optimizer.step(closure))
+            return float(optimizer.step(closure).detach())
 
         return epochs(model, plan, step)
 
