@@ -105,6 +105,7 @@ def samples_are_independent(context: Context) -> None:
         try:
             alone = predicted(context, model, _rows(batch, rows))
         except Exception as error:  # noqa: BLE001  # a batch may hold what can't be cut by samples
+            context.measure(raises=type(error).__name__)
             context.say(f"not compared: {PART} samples alone give {type(error).__name__}: {error}")
             return
         rows_each = together.shape[:1] == (SIZE,) and alone.shape[:1] == (PART,)

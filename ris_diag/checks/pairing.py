@@ -77,8 +77,11 @@ class _Pairing:
 )
 def loss_pairs_samples(context: Context) -> None:
     subject, limit = context.subject, context.limit("min_share")
-    if context.result_of("L027").findings:
+    alone = context.result_of("L027")
+    if alone.findings:
         return not_judged(context, "the model mixes samples, see L027")
+    if "raises" in alone.measurements:
+        return not_judged(context, "a batch can't be cut by samples, see L027")
     batch = subject.batch("train", ODD_BATCH)
     rows = {n: t for n, t in named_tensors(batch).items() if t.shape[:1] == (ODD_BATCH,)}
     known = roles(subject)

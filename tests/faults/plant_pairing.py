@@ -225,7 +225,13 @@ def choice_judged_by_its_outcome() -> Case:
         worth = costs.detach() - costs.detach().mean()
         return costs.mean() - (worth * taken).mean()
 
-    return replace(four_classes(), name="choice_judged_by_its_outcome", model=Switched, loss=loss)
+    return replace(
+        four_classes(),
+        name="choice_judged_by_its_outcome",
+        model=Switched,
+        loss=loss,
+        optimizer=adam(2e-2),
+    )
 
 
 class Actor(nn.Module):

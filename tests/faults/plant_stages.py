@@ -68,7 +68,9 @@ def adam_then_lbfgs() -> Case:
 
     def fit(model: nn.Module, plan: Plan) -> list[Epoch]:
         first = torch.optim.Adam(model.parameters(), lr=1e-2)
-        second: Any = torch.optim.LBFGS(model.parameters(), lr=0.5, max_iter=4)
+        second: Any = torch.optim.LBFGS(
+            model.parameters(), max_iter=4, line_search_fn="strong_wolfe"
+        )
 
         def step(epoch: int, batch: Any) -> float:
             x, y = batch

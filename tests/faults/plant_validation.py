@@ -32,7 +32,7 @@ def keeps_its_batches(ground: Case, *, back_to_eval: bool) -> Case:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            return float(loss)
+            return float(loss.detach())
 
         history = []
         for epoch in range(1, plan.epochs + 1):
